@@ -1,0 +1,43 @@
+# Every target does its own set-up: 'make demo' on a fresh machine is enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS ?= cpu,dev
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: install demo test slow soak lint format clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]'
+	touch $(STAMP)
+
+demo: install  ## the whole flow on a simulated reserve, into ./demo
+	$(BIN)/wildray demo --store demo
+
+test: install  ## everything that takes less than minutes
+	$(BIN)/python -m pytest -q
+
+slow: install  ## what takes minutes
+	$(BIN)/python -m pytest -q -m slow
+
+soak: install  ## what takes an hour and more
+	$(BIN)/python -m pytest -q -m soak --timeout 14400
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The command line: a command per stage, and demo, doctor, report, purge, mlflow."""

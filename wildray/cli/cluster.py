@@ -1,0 +1,60 @@
+"""Connect to Ray: this machine by default, a cluster where an address is given.
+
+A private Ray on this machine gets a token of its own before ``ray`` is imported: without an explicit choice
+``ray.init`` writes a world-readable token into the home folder. On a cluster the token is the cluster's, taken from the
+environment.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+
+from wildray.errors import ConfigError, StageError
+
+logger = logging.getLogger(__name__)
+
+
+def connect(address: str | None, *, verbose: bool = False) -> None:
+    """Start Ray on this machine, or join the cluster at ``address`` (or RAY_ADDRESS).
+
+    Raises:
+        ConfigError: There is no cluster at the address.
+        StageError: Ray does not start here.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address in (None, "", "local"):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if os.environ["RAY_AUTH_MODE"] == "token":
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # CPU workers keep seeing what the user set
+    import ray
+
+    if ray.is_initialized():
+        return
+    level = logging.INFO if verbose else logging.ERROR
+    logging.getLogger("ray").setLevel(level)
+    try:
+        if address in (None, "", "local"):
+            # the dashboard's agent must run: without it stopped trials leak their placement group
+            ray.init(address="local", include_dashboard=False, log_to_driver=verbose, logging_level=level)
+        else:
+            ray.init(address=address, log_to_driver=verbose, logging_level=level)
+    except ConnectionError as error:
+        raise ConfigError(
+            f"No Ray cluster answers at {address!r} ({error}). "
+            f"Give ADDRESS:PORT of a head node, or leave --address and RAY_ADDRESS away to run on this machine."
+        ) from None
+    except (RuntimeError, OSError, ValueError) as error:
+        raise StageError(f"Ray did not start ({error}). 'wildray doctor' shows what this machine lacks.") from error
+    resources = ray.cluster_resources()
+    logger.info("Ray has %g CPUs and %g GPUs", resources.get("CPU", 0), resources.get("GPU", 0))
+
+
+def nodes() -> list[dict[str, object]]:
+    """The nodes of the cluster that is connected to, as Ray describes them."""
+    import ray
+
+    return [dict(node) for node in ray.nodes()]

@@ -1,0 +1,171 @@
+"""One function per command: settings and store in, stage function called, result printed.
+
+In: parsed arguments. Out: a JSON-ready object; the text for people goes to stdout unless ``--json`` asked for the
+object alone. What a stage does lies in the stage; a command only connects, calls and prints. Each docstring is the
+command's help.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from wildray.cli.cluster import connect, nodes
+from wildray.cli.options import config_of
+from wildray.config import Config
+from wildray.store import Store
+
+logger = logging.getLogger(__name__)
+
+Command = Callable[[argparse.Namespace], object]
+
+
+def simulate(arguments: argparse.Namespace) -> object:
+    """Make a camera-trap reserve: videos and stills with known individuals.
+
+    OUT/media holds the footage, OUT/truth the boxes with identity, OUT/labelled images of individuals that appear
+    nowhere in the footage, with their metadata.
+    """
+    from wildray.simulate import simulate as run_stage
+
+    return show(arguments, run_stage(config_of(arguments), arguments.out))
+
+
+def detect(arguments: argparse.Namespace) -> object:
+    """Find the animals in media and keep a crop of each.
+
+    Media that the store already has are not looked at again. Stopped at any moment, the same command goes on.
+    """
+    from wildray.mining.detect import detect as run_stage
+
+    config = config_of(arguments)
+    store = Store.open(arguments.store, create=True)
+    connect(arguments.address, verbose=arguments.verbose)
+    return show(arguments, run_stage(config, store, arguments.media))
+
+
+def mine(arguments: argparse.Namespace) -> object:
+    """Pair the same animal between frames; mark what never moves.
+
+    Reads the detections, no pixels. Equal settings over equal detections share one pair set.
+    """
+    from wildray.mining.mine import mine as run_stage
+
+    config, store = _ready(arguments)
+    return show(arguments, run_stage(config, store))
+
+
+def pretrain(arguments: argparse.Namespace) -> object:
+    """Train a backbone on the mined pairs, without labels.
+
+    Stopped at any moment, the same command goes on from the last checkpoint. With --data, mAP on the labelled images is
+    measured as training goes on.
+    """
+    from wildray.labelled import newest_labelled
+    from wildray.learning.train import pretrain as run_stage
+    from wildray.retrieval.evaluate import make_probe
+
+    config, store = _ready(arguments)
+    data = import_data(config, store, arguments.data) if arguments.data else newest_labelled(store)
+    probe = None if data is None else make_probe(config, store, data)
+    return show(arguments, run_stage(config, store, run=arguments.run_name, probe=probe))
+
+
+def embed(arguments: argparse.Namespace) -> object:
+    """Turn labelled images into unit vectors with a trained, or any other, backbone."""
+    from wildray.retrieval.embed import embed as run_stage
+
+    config, store = _ready(arguments)
+    return show(arguments, run_stage(config, store, run=arguments.run_name, data=arguments.data))
+
+
+def evaluate(arguments: argparse.Namespace) -> object:
+    """Measure how well individuals that were never seen are told apart: mAP and CMC.
+
+    Chance and the same backbone before training stand beside the result. --eval.exclude drops answers that share a
+    column with the query (its own encounter by default), --eval.same keeps only those that do.
+    """
+    from wildray.retrieval.evaluate import evaluate as run_stage
+
+    config, store = _ready(arguments)
+    return show(arguments, run_stage(config, store, run=arguments.run_name, data=arguments.data))
+
+
+def report(arguments: argparse.Namespace) -> object:
+    """Write a page of what the stages found: pairs, static detections, curves, ranked answers."""
+    from wildray.report import report as run_stage
+
+    return show(arguments, run_stage(config_of(arguments), Store.open(arguments.store), run=arguments.run_name))
+
+
+def purge(arguments: argparse.Namespace) -> object:
+    """Take the crops of media or detections out everywhere: packs, pairs, vectors, pages.
+
+    For people in the footage, whom a detector of animals alone cannot tell apart. The rows of the detections stay.
+    """
+    from wildray.mining.purge import purge as run_stage
+
+    return show(arguments, run_stage(Store.open(arguments.store), arguments.what))
+
+
+def mlflow(arguments: argparse.Namespace) -> object:
+    """Open the MLflow UI of a store on this machine, until it is stopped with Ctrl-C."""
+    from wildray.runlog import serve_ui
+
+    store = Store.open(arguments.store)
+    return {"exit_status": serve_ui(store.root, host=arguments.host, port=arguments.port)}
+
+
+def doctor(arguments: argparse.Namespace) -> object:
+    """Show what this machine or cluster has, what is missing, and the command that mends it."""
+    from wildray.doctor import diagnose, render
+
+    found: list[dict[str, object]] = []
+    if arguments.address:
+        connect(arguments.address, verbose=arguments.verbose)
+        found = nodes()
+    checks = diagnose(arguments.store, nodes=found)
+    if not arguments.json:
+        render(checks)
+    return {"checks": [dataclasses.asdict(check) for check in checks]}
+
+
+def import_data(config: Config, store: Store, path: str) -> str:
+    """Import labelled images unless they are; returns their digest."""
+    from wildray.labelled import import_labelled
+
+    padding, longest_px = config.detect.crop_padding, config.detect.crop_longest_px
+    return import_labelled(store, path, padding=padding, longest_px=longest_px).digest
+
+
+def show(arguments: argparse.Namespace, result: Any) -> dict[str, Any]:
+    """Print a stage's result for people (unless ``--json``); returns it as plain values."""
+    values = plain(result)
+    if not arguments.json:
+        table = Table(show_header=False, box=None, pad_edge=False)
+        for key, value in values.items():
+            if not isinstance(value, (dict, list)):
+                table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+        Console().print(table)
+    return values
+
+
+def plain(result: Any) -> dict[str, Any]:
+    """A stage's result as a dict of JSON-ready values."""
+    if isinstance(result, Mapping):
+        return dict(result)
+    if hasattr(result, "to_json"):
+        return dict(result.to_json())
+    return dataclasses.asdict(result)
+
+
+def _ready(arguments: argparse.Namespace) -> tuple[Config, Store]:
+    config, store = config_of(arguments), Store.open(arguments.store)
+    connect(arguments.address, verbose=arguments.verbose)
+    return config, store

@@ -1,0 +1,132 @@
+"""The entry of the command ``wildray``: parse, run one command, print its result or its error.
+
+In: arguments. Out: exit status 0 done, 1 failed, 2 wrong usage or configuration. Results go to stdout (as text, or with
+``--json`` as one JSON object on the last line), logs and progress bars to stderr. An error that a user can cause is
+printed as its message; only a defect of wildray itself shows a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from wildray import __version__
+from wildray.cli import commands
+from wildray.cli.demo import demo
+from wildray.cli.options import Parser, add_common, add_settings, flags_of, parse
+from wildray.errors import WildrayError
+
+
+def build_parser() -> Parser:
+    """The parser of all commands."""
+    parser = Parser(
+        prog="wildray",
+        description="Tell individual animals apart from unlabelled camera-trap video.",
+        epilog="The flow: detect, mine, pretrain, evaluate, report. 'wildray demo' runs it all on a simulated reserve.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"wildray {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+
+    def command(name: str, run: commands.Command, *, sections: Sequence[str] = (), store: bool = True) -> Parser:
+        summary = (run.__doc__ or "").strip()
+        sub: Parser = subparsers.add_parser(
+            name,
+            help=summary.split("\n")[0].rstrip("."),
+            description=summary,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        add_common(sub, store=store)
+        add_settings(sub, sections)
+        sub.set_defaults(run=run)
+        return sub
+
+    command("demo", demo, sections=("simulate", "detect", "mine", "train"))
+    sub = command("simulate", commands.simulate, sections=("simulate",), store=False)
+    sub.add_argument("out", metavar="OUT", help="folder to make")
+    sub = command("detect", commands.detect, sections=("detect", "scale"))
+    sub.add_argument(
+        "media", nargs="+", metavar="MEDIA", help="files, folders, globs, manifests (CSV, Parquet), MegaDetector JSON"
+    )
+    sub.add_argument(
+        "--time-zone",
+        dest="detect.time_zone",
+        metavar="ZONE",
+        default=argparse.SUPPRESS,
+        help="same as --detect.time-zone",
+    )
+    command("mine", commands.mine, sections=("mine", "scale"))
+    sub = command(
+        "pretrain", commands.pretrain, sections=("train", "method", "backbone", "augment", "scale", "tracking")
+    )
+    sub.add_argument(
+        "--run",
+        dest="run_name",
+        required=True,
+        metavar="NAME",
+        help="name of the model; the same name goes on where it stopped",
+    )
+    sub.add_argument("--data", metavar="METADATA", help="labelled images whose mAP is measured as training goes on")
+    for name, run in (("embed", commands.embed), ("evaluate", commands.evaluate)):
+        sub = command(name, run, sections=("eval", "backbone", "scale"))
+        sub.add_argument(
+            "--run", dest="run_name", metavar="NAME", help="model to use; without it, --backbone.* as it comes"
+        )
+        sub.add_argument(
+            "--data", metavar="METADATA", help="labelled images (wildlife-datasets columns); default the newest import"
+        )
+    sub = command("report", commands.report)
+    sub.add_argument("--run", dest="run_name", metavar="NAME", help="model to show; default the newest")
+    sub = command("purge", commands.purge)
+    sub.add_argument("what", nargs="+", metavar="MEDIUM", help="media files, media ids, or detection ids (numbers)")
+    sub = command("mlflow", commands.mlflow)
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
+    sub.add_argument("--port", type=int, default=5000, help="port to listen on [%(default)s]")
+    command("doctor", commands.doctor)
+    for sub in subparsers.choices.values():
+        sub.set_defaults(flags=flags_of(sub))
+    return parser
+
+
+def configure_logs(*, verbose: bool, quiet: bool) -> None:
+    """Send log lines to stderr, each with its time."""
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S"))
+    root = logging.getLogger("wildray")
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    root.propagate = False
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments: argparse.Namespace | None = None
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        arguments = parse(build_parser(), sys.argv[1:] if argv is None else argv)
+        configure_logs(verbose=arguments.verbose, quiet=arguments.quiet)
+        result = arguments.run(arguments)
+    except WildrayError as error:
+        return _failed(error, as_json=bool(arguments and arguments.json))
+    except KeyboardInterrupt:
+        print("Interrupted. What was finished is kept: the same command goes on from there.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if arguments.json:
+        print(json.dumps(result, default=str))
+    return 0
+
+
+def _failed(error: WildrayError, *, as_json: bool) -> int:
+    print(f"wildray: {error}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": str(error), "kind": type(error).__name__}))
+    return error.exit_status

@@ -1,0 +1,72 @@
+"""The errors a user can cause: what was got, what was expected, how to put it right.
+
+In: nothing. Out: exceptions that carry one message each and pickle across process borders, so that a Ray worker's
+error reads the same at the command line as one raised in the driver. The alternative, letting ValueError and OSError
+reach the user, prints tracebacks that say where the code was and not what the user should do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class WildrayError(Exception):
+    """Base of every error a user can cause. ``str(error)`` is the whole message; ``exit_status`` the process's."""
+
+    exit_status = 1
+
+
+class ConfigError(WildrayError):
+    """A setting, name or argument that wildray does not accept."""
+
+    exit_status = 2
+
+
+class MediaError(WildrayError):
+    """A media file that cannot be used. ``status`` is the word that its Media row carries.
+
+    Args:
+        message: What was got, what was expected, how to put it right.
+        status: One of ``schema.MEDIA_STATUSES`` other than ``done``.
+    """
+
+    def __init__(self, message: str, status: str = "unreadable") -> None:
+        super().__init__(message, status)
+        self.status = status
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class StoreError(WildrayError):
+    """A store that cannot be read or written, or that another writer holds."""
+
+
+class WeightsError(WildrayError):
+    """Weights that are missing, altered, or not of the network that was asked for."""
+
+
+class DataError(WildrayError):
+    """A table, manifest or metadata file that does not hold what is needed."""
+
+
+class StageError(WildrayError):
+    """A stage that cannot go on: nothing to work on, or too large a share of it failed."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence that helps with an unknown name.
+
+    Args:
+        name: What the user wrote.
+        known: The names that exist.
+
+    Returns:
+        ``"Did you mean 'x'?"`` where a known name is near, and the list of known names otherwise.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    return "Known: " + ", ".join(names) + "."

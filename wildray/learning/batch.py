@@ -1,0 +1,76 @@
+"""What flows from the loader to a method: crops as they were read, then views of them.
+
+In: nothing. Out: two frozen records. ``Crops`` is a batch before augmentation, on the host and in bytes; ``Batch`` what
+a method's ``forward`` gets, on the training device. A dict of tensors would be shorter and would hide which keys a
+method may count on.
+
+Shapes: B samples on this worker, S sources (1: self views, 2: anchor and positive), V views, P side of a crop in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of each sample besides its pixels; X is S in ``Crops`` and V in ``Batch``.
+
+    Attributes:
+        detection_id: (X, B) int64.
+        frame_key: (X, B) int64, equal where, and only where, two crops are of one frame.
+        xyxy_px: (X, B, 4) float32 box in pixels of the frame, half-open.
+        camera_id: (X, B) int64, a hash of the camera's name.
+        captured_at_s: (X, B) float64 time of the frame, seconds since 1970 UTC; NaN where the clock is unknown.
+    """
+
+    detection_id: Tensor
+    frame_key: Tensor
+    xyxy_px: Tensor
+    camera_id: Tensor
+    captured_at_s: Tensor
+
+    def of_sources(self, sources: Tensor) -> Facts:
+        """The facts of views, given the source (V,) each view was made of."""
+        return replace(self, **{field.name: getattr(self, field.name)[sources] for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class Crops:
+    """One worker's part of a batch before augmentation.
+
+    Attributes:
+        images: (S, B, 3, P, P) uint8 RGB.
+        index: (B,) int64 rows of the pairs table, from which the random numbers of augmentation come.
+        tracklet_id: (B,) int64.
+        facts: Of each source.
+    """
+
+    images: Tensor
+    index: Tensor
+    tracklet_id: Tensor
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One worker's part of a batch.
+
+    Attributes:
+        views: V tensors (B, 3, h, w) float32 RGB in [0, 1]; sizes may differ between views.
+        labels: (B,) int64, or None without labels.
+        tracklet_id: (B,) int64.
+        facts: Of each view.
+    """
+
+    views: list[Tensor]
+    labels: Tensor | None
+    tracklet_id: Tensor
+    facts: Facts
+
+    @property
+    def num_samples(self) -> int:
+        """B."""
+        return len(self.tracklet_id)

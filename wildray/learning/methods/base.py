@@ -1,0 +1,58 @@
+"""What every method is: a module from a batch to a loss.
+
+In: a backbone and the configuration. Out: a scalar loss per batch. Later methods subclass ``Method`` directly and fit
+into one small file: two class attributes, ``__init__``, ``forward``, and ``after_step`` where something moves between
+steps. A trainer class with hooks for every phase, as Lightning has, would spread a method over five functions.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from wildray.config import Config
+from wildray.learning.backbone import Backbone
+from wildray.learning.batch import Batch
+from wildray.learning.optim import Recipe
+from wildray.learning.views import Views
+
+
+class Method(nn.Module):
+    """Base of all methods.
+
+    Subclasses set ``views`` in ``__init__`` and define ``forward``; the loop calls the instance (never a named step
+    function, or the hooks of DistributedDataParallel would be bypassed), then ``after_step``.
+
+    Attributes:
+        recipe: How it is optimised by default, on any backbone.
+        stock_recipe: What lightly's benchmark of the method uses.
+        backbone: All that is kept after training.
+        views: What ``forward`` wants to see of a pair.
+    """
+
+    recipe: ClassVar[Recipe]
+    stock_recipe: ClassVar[Recipe]
+    views: Views
+
+    def __init__(self, backbone: Backbone, config: Config) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.config = config
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The loss () of this worker's part of a batch; averaged over workers it is the loss of the whole batch."""
+        raise NotImplementedError
+
+    def after_step(self, progress: float) -> None:
+        """Called after every optimiser step.
+
+        Args:
+            progress: Share of training that is done, in (0, 1].
+        """
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """A context in which losses are computed in float32 whatever ``train.precision`` is."""
+    return torch.autocast(tensor.device.type, enabled=False)

@@ -1,0 +1,95 @@
+"""Optimisers and the learning rate over time.
+
+In: a method's recipe and the configuration. Out: an optimiser, and the learning rate of every step as a function of the
+step alone, so that a checkpoint needs no scheduler state. lightly's stock recipes are tuned for convolutional nets and
+large batches; AdamW with warm-up and cosine decay is the default, ``train.recipe stock`` takes the former.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from lightly.utils.lars import LARS
+from lightly.utils.scheduler import cosine_warmup_schedule
+from torch import nn
+
+from wildray.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a method is optimised.
+
+    Attributes:
+        optimizer: adamw, sgd (momentum 0.9) or lars (momentum 0.9).
+        learning_rate: Peak, at a batch of ``reference_batch`` pairs.
+        weight_decay: Of weights; biases, norms and positions have none.
+        scaling: How the peak grows with the batch: linear or sqrt.
+        reference_batch: Pairs in a batch, over all workers, at which ``learning_rate`` holds.
+    """
+
+    optimizer: Literal["adamw", "sgd", "lars"]
+    learning_rate: float
+    weight_decay: float
+    scaling: Literal["linear", "sqrt"] = "linear"
+    reference_batch: int = 256
+
+    def peak(self, batch_size: int) -> float:
+        """Learning rate for a batch of so many pairs over all workers."""
+        ratio = batch_size / self.reference_batch
+        return self.learning_rate * (ratio if self.scaling == "linear" else math.sqrt(ratio))
+
+
+def peak_learning_rate(recipe: Recipe, train: TrainConfig) -> float:
+    """The configured learning rate, or the recipe's for this batch size."""
+    return recipe.peak(train.batch_size) if train.learning_rate is None else train.learning_rate
+
+
+def learning_rate_at(step: int, num_steps: int, *, peak: float, warmup: float) -> float:
+    """Learning rate of a step: a linear rise, then a cosine to 0.
+
+    Args:
+        step: From 0.
+        num_steps: Of the whole training.
+        peak: Highest value.
+        warmup: Share of the steps over which it rises.
+    """
+    warmup_steps = min(round(warmup * num_steps), num_steps - 1)
+    return peak * cosine_warmup_schedule(step, num_steps, 1.0, 0.0, warmup_steps, 0.0)
+
+
+def make_optimizer(method: nn.Module, recipe: Recipe, train: TrainConfig) -> torch.optim.Optimizer:
+    """The recipe's optimiser over the parameters that take a gradient.
+
+    Args:
+        method: Whose parameters.
+        recipe: Of the method.
+        train: Overrides weight decay and learning rate where it sets them.
+    """
+    decay = recipe.weight_decay if train.weight_decay is None else train.weight_decay
+    exempt = _exempt(method)
+    named = [(name, parameter) for name, parameter in method.named_parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for name, p in named if name not in exempt and p.ndim > 1], "weight_decay": decay},
+        {"params": [p for name, p in named if name in exempt or p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    peak = peak_learning_rate(recipe, train)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=peak)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=peak, momentum=0.9)
+    return LARS(groups, lr=peak, momentum=0.9)
+
+
+def _exempt(method: nn.Module) -> set[str]:
+    """Names of the parameters that the networks themselves want without decay, such as position embeddings."""
+    names: set[str] = set()
+    for prefix, module in method.named_modules():
+        ask = getattr(module, "no_weight_decay", None)
+        if callable(ask):
+            names |= {f"{prefix}.{name}" if prefix else name for name in ask()}
+    return names

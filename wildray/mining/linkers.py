@@ -1,0 +1,212 @@
+"""Linkers: which boxes of two frames are one animal.
+
+In: boxes ordered by frame, and pairs of frames. Out: pairs of boxes with their IoU and their margin. Functions over
+arrays that look at all pairs of frames at once: a loop in Python over a million frames takes minutes. No state
+survives a pair of frames.
+
+``direct`` is the published rule (arXiv 2507.02403): every two boxes that overlap enough. In company it joins mostly
+different animals. ``assigned`` is the default: one-to-one by optimal assignment, and where a rival box overlaps nearly
+as well, neither is taken, since nothing but the pixels could tell which is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+
+BLOCK = 1_000_000
+"""Pairs of boxes compared at once: bounds the memory to about 100 bytes times this, whatever the size of a herd."""
+DUPLICATE_IOU = 0.8
+"""Two boxes of one frame that overlap more than this are one animal seen twice, not two animals."""
+
+
+@dataclass(frozen=True)
+class Links:
+    """Pairs of boxes, one from the earlier and one from the later frame of a pair of frames.
+
+    Attributes:
+        group: (L,) int64, number of the pair of frames.
+        first: (L,) int64, row of the box in the earlier frame.
+        second: (L,) int64, row of the box in the later frame.
+        iou: (L,) float64, their overlap.
+        margin: (L,) float64, their overlap less the largest overlap that either has with another box of the other
+            frame; the overlap itself where there is none.
+    """
+
+    group: Int64
+    first: Int64
+    second: Int64
+    iou: Float64
+    margin: Float64
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+    def where(self, keep: Bool) -> Links:
+        """The links that ``keep`` (L,) marks."""
+        return Links(self.group[keep], self.first[keep], self.second[keep], self.iou[keep], self.margin[keep])
+
+
+def aligned_iou(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """IoU of boxes row by row.
+
+    Args:
+        a: (4, N) corners x1, y1, x2, y2 in one unit, half-open.
+        b: (4, N), likewise.
+
+    Returns:
+        (N,) in [0, 1]; 0 where a box has no area.
+    """
+    width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0])
+    height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
+    shared = np.maximum(width, 0) * np.maximum(height, 0)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def crossings(
+    first_start: Int64, first_count: Int64, second_start: Int64, second_count: Int64
+) -> Iterator[tuple[Int64, Int64, Int64]]:
+    """Every row of one run with every row of another, for many pairs of runs, in blocks of bounded size.
+
+    Args:
+        first_start: (G,) first row of each first run.
+        first_count: (G,) its length.
+        second_start: (G,) first row of each second run.
+        second_count: (G,) its length.
+
+    Yields:
+        group, row of the first run, row of the second: (C,) int64 each, in this order.
+    """
+    sizes = first_count * second_count
+    ends = np.cumsum(sizes)
+    begin = 0
+    while begin < len(sizes):
+        done = int(ends[begin - 1]) if begin else 0
+        end = max(begin + 1, int(np.searchsorted(ends, done + BLOCK, side="right")))
+        part = sizes[begin:end]
+        group = np.repeat(np.arange(begin, end), part)
+        within = np.arange(len(group)) - np.repeat(ends[begin:end] - part - done, part)
+        row, column = np.divmod(within, second_count[group])
+        yield group, first_start[group] + row, second_start[group] + column
+        begin = end
+
+
+def overlapping(
+    xyxy: npt.NDArray[np.floating], category: Int64, starts: Int64, *, first_frame: Int64, second_frame: Int64
+) -> Links:
+    """All pairs of boxes of paired frames that overlap at all and are of one category, with their margins.
+
+    Args:
+        xyxy: (4, N) corners in one unit per file, rows ordered by frame.
+        category: (N,) code of each box's category.
+        starts: (F + 1,) frame f holds the rows ``starts[f]`` to ``starts[f + 1]``.
+        first_frame: (P,) earlier frame of each pair.
+        second_frame: (P,) later frame.
+    """
+    counts = np.diff(starts)
+    parts = []
+    runs = starts[first_frame], counts[first_frame], starts[second_frame], counts[second_frame]
+    for group, first, second in crossings(*runs):
+        iou = aligned_iou(xyxy[:, first], xyxy[:, second])
+        hit = (iou > 0) & (category[first] == category[second])
+        parts.append((group[hit], first[hit], second[hit], iou[hit].astype(np.float64)))
+    if not parts:
+        none = np.zeros(0, dtype=np.int64)
+        return Links(none, none, none, np.zeros(0), np.zeros(0))
+    group, first, second, iou = (np.concatenate(part) for part in zip(*parts, strict=True))
+    rival = np.maximum(_rival(group, first, iou), _rival(group, second, iou))
+    return Links(group, first, second, iou, iou - rival)
+
+
+def direct(links: Links, *, min_iou: float) -> Links:
+    """The published rule: every two boxes of the two frames with an IoU of at least ``min_iou``."""
+    return links.where(links.iou >= min_iou)
+
+
+def assigned(links: Links, *, min_iou: float, min_margin: float) -> Links:
+    """One-to-one links of the largest total IoU, those with a near rival refused.
+
+    Among the links of at least ``min_iou`` the optimal assignment of each pair of frames is taken. A link of it is
+    refused where its margin is below ``min_margin``: a rival of any overlap counts, below ``min_iou`` too. A margin of
+    0 refuses nothing.
+
+    Args:
+        links: What ``overlapping`` gives.
+        min_iou: Least IoU of a link.
+        min_margin: Least margin of a link, or 0.
+    """
+    links = links.where(links.iou >= min_iou)
+    # An optimal assignment holds every link that outweighs the best rival of its row and of its column together:
+    # putting it in place of both would gain. So only the other links need the assignment to be computed.
+    rivals = _rival(links.group, links.first, links.iou) + _rival(links.group, links.second, links.iou)
+    chosen = links.iou > rivals
+    passing = links.margin >= min_margin if min_margin > 0 else np.ones(len(links), dtype=bool)
+    open_groups = np.unique(links.group[passing & ~chosen])
+    begins = np.searchsorted(links.group, open_groups)
+    ends = np.searchsorted(links.group, open_groups, side="right")
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+        chosen[begin:end] = _optimal(links.first[begin:end], links.second[begin:end], links.iou[begin:end])
+    return links.where(chosen & passing)
+
+
+def duplicates(
+    xyxy: npt.NDArray[np.floating], category: Int64, score: npt.NDArray[np.floating], starts: Int64
+) -> Bool:
+    """Boxes that see an animal a second time: one of the same frame overlaps by ``DUPLICATE_IOU`` and scores higher.
+
+    As rivals of each other the two would make every match of their animal ambiguous.
+
+    Args:
+        xyxy: (4, N) corners, rows ordered by frame.
+        category: (N,) code of each box's category.
+        score: (N,) detector's scores; of equal ones the first row counts as higher.
+        starts: (F + 1,) rows of each frame.
+
+    Returns:
+        (N,) bool.
+    """
+    crowded = np.flatnonzero(np.diff(starts) > 1)
+    links = overlapping(xyxy, category, starts, first_frame=crowded, second_frame=crowded)
+    links = links.where((links.iou >= DUPLICATE_IOU) & (links.first != links.second))
+    a, b = links.first, links.second
+    lower = (score[a] < score[b]) | ((score[a] == score[b]) & (a > b))
+    doubled = np.zeros(xyxy.shape[1], dtype=bool)
+    doubled[a[lower]] = True
+    return doubled
+
+
+def _rival(group: Int64, member: Int64, iou: Float64) -> Float64:
+    """(L,) largest IoU among the other links with the same (group, member); 0 where there is none."""
+    order = np.lexsort((-iou, member, group))
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (np.diff(group[order]) != 0) | (np.diff(member[order]) != 0)
+    heads = np.flatnonzero(new)
+    ranked = iou[order]
+    run = np.cumsum(new) - 1
+    best = ranked[heads]
+    alone = np.append(heads[1:], len(order)) == heads + 1
+    second = np.where(alone, 0.0, ranked[np.minimum(heads + 1, max(len(order) - 1, 0))])
+    rival = np.empty(len(order))
+    rival[order] = np.where(new, second[run], best[run])
+    return rival
+
+
+def _optimal(first: Int64, second: Int64, iou: Float64) -> Bool:
+    """(L,) whether each link is in the assignment of largest total IoU."""
+    rows, row = np.unique(first, return_inverse=True)
+    columns, column = np.unique(second, return_inverse=True)
+    weights = np.zeros((len(rows), len(columns)))
+    weights[row, column] = iou
+    taken = np.zeros(weights.shape, dtype=bool)
+    taken[linear_sum_assignment(weights, maximize=True)] = True
+    chosen: Bool = taken[row, column]
+    return chosen

@@ -1,0 +1,285 @@
+"""Which media belong together in time, and which two frames stand one interval apart.
+
+In: the Media rows of a collection, and the frames that were looked at. Out: a sequence for every file, and pairs of
+frames. A *sequence* is the videos and stills of one camera that follow each other by less than ``mine.sequence_gap`` in
+absolute time, so that an interval of minutes exists across files. A file without a trustworthy clock is a sequence of
+its own. Times are whole microseconds throughout: a comparison of floats would make the partner of a frame depend on
+how far the camera's clock is from 1970. The alternative, taking a folder for a sequence, joins whatever a card holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from wildray.errors import DataError
+from wildray.schema import hash64
+from wildray.units import Interval
+
+Int64 = npt.NDArray[np.int64]
+
+TRUSTED_CLOCKS = ("ok", "future")
+"""A clock that is set wrong but runs still tells how far files are apart; one that was reset, or jumped, does not."""
+
+SEQUENCES = pa.schema(
+    [
+        pa.field("media_id", pa.string(), nullable=False),
+        pa.field("camera_id", pa.string(), nullable=False),
+        pa.field("sequence_id", pa.int64(), nullable=False),
+        pa.field("start_us", pa.int64(), nullable=False),  # since 1970, UTC; 0 where there is no trusted clock
+        pa.field("has_clock", pa.bool_(), nullable=False),
+    ]
+)
+"""What ``assign_sequences`` gives: a row per file, ordered by camera, sequence and time."""
+
+
+def assign_sequences(media: pa.Table, *, gap_s: float) -> pa.Table:
+    """Put every file into a sequence.
+
+    Two files of a camera are of one sequence where the later begins less than ``gap_s`` after the end of all before
+    it. A file without ``captured_at``, or whose ``clock_flag`` says that the clock was reset or went backwards, joins
+    no other: a wrong clock would put animals of different days side by side.
+
+    Args:
+        media: Media rows (columns media_id, uri, camera_id, captured_at, clock_flag, duration_s), in any order. Of
+            several rows of one file the first in order of uri counts.
+        gap_s: Time without footage that ends a sequence, in seconds.
+
+    Returns:
+        Schema ``SEQUENCES``. The id of a sequence is a hash of its camera and its first file.
+    """
+    has_clock = pc.and_(pc.is_valid(media["captured_at"]), pc.is_in(media["clock_flag"], pa.array(TRUSTED_CLOCKS)))
+    start_us = pc.if_else(has_clock, pc.cast(media["captured_at"], pa.int64()), 0)
+    table = pa.table(
+        {
+            "media_id": media["media_id"],
+            "camera_id": media["camera_id"],
+            "uri": media["uri"],
+            "has_clock": pc.fill_null(has_clock, False),
+            "start_us": pc.fill_null(start_us, 0),
+            "duration_s": pc.fill_null(media["duration_s"], 0.0),
+        }
+    )
+    table = table.sort_by([(name, "ascending") for name in ("camera_id", "has_clock", "start_us", "uri", "media_id")])
+    table = table.filter(pa.array(_first_of_each(table["media_id"].to_pylist())))
+    start = _numpy(table["start_us"]).astype(np.int64)
+    clock = _numpy(table["has_clock"]).astype(bool)
+    cameras = pc.dictionary_encode(table["camera_id"].combine_chunks()).indices.to_numpy(zero_copy_only=False)
+    end = start + np.rint(_numpy(table["duration_s"]).astype(np.float64) * 1e6).astype(np.int64)
+    begins = np.ones(len(start), dtype=bool)
+    gap_us = round(gap_s * 1e6)
+    for first, last in _runs(cameras):
+        latest_end = np.maximum.accumulate(end[first:last])
+        joined = clock[first + 1 : last] & clock[first : last - 1]
+        begins[first + 1 : last] = ~(joined & (start[first + 1 : last] - latest_end[:-1] < gap_us))
+    heads = np.flatnonzero(begins)
+    names = [table["camera_id"][int(head)].as_py() for head in heads]
+    files = [table["media_id"][int(head)].as_py() for head in heads]
+    ids = np.array([hash64(("sequence", *key)) for key in zip(names, files, strict=True)], dtype=np.int64)
+    sequence_id = ids[np.cumsum(begins) - 1] if len(ids) else np.zeros(0, dtype=np.int64)
+    columns = [table["media_id"], table["camera_id"], pa.array(sequence_id), pa.array(start), pa.array(clock)]
+    return pa.table(columns, schema=SEQUENCES)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames of some sequences that were looked at, empty ones too, ordered by sequence, time, file and index.
+
+    Attributes:
+        media: (F,) int64, row of the file in a table of schema ``SEQUENCES``.
+        sequence: (F,) int64, number of the sequence in that table, from 0.
+        frame_index: (F,) int64, index within the file.
+        time_us: (F,) int64, absolute time in microseconds (from the file's start where it has no clock).
+        base: (F,) bool, whether the frame is of the base pass and not of a denser one.
+        starts: (S + 1,) int64, sequence s holds the frames ``starts[s]`` to ``starts[s + 1]``.
+    """
+
+    media: Int64
+    sequence: Int64
+    frame_index: Int64
+    time_us: Int64
+    base: npt.NDArray[np.bool_]
+    starts: Int64
+
+    def __len__(self) -> int:
+        return len(self.media)
+
+    @classmethod
+    def of(cls, frames: pa.Table, sequences: pa.Table) -> Frames:
+        """Order Frame rows along the sequences; frames of files that are in no sequence are left out.
+
+        Args:
+            frames: Frame rows (columns media_id, frame_index, time_s, sampling_pass), in any order; a frame that two
+                passes looked at counts once.
+            sequences: Schema ``SEQUENCES``.
+        """
+        media = _rows_of(frames["media_id"], sequences["media_id"])
+        known = media >= 0
+        media = media[known]
+        index = _numpy(frames["frame_index"]).astype(np.int64)[known]
+        time_s = _numpy(frames["time_s"]).astype(np.float64)[known]
+        sampling_pass = _numpy(frames["sampling_pass"]).astype(np.int64)[known]
+        number = sequence_numbers(sequences)
+        sequence = number[media]
+        time_us = _numpy(sequences["start_us"]).astype(np.int64)[media] + np.rint(time_s * 1e6).astype(np.int64)
+        order = np.lexsort((sampling_pass, index, media, time_us, sequence))
+        media, index = media[order], index[order]
+        first = np.ones(len(order), dtype=bool)
+        first[1:] = (media[1:] != media[:-1]) | (index[1:] != index[:-1])
+        order, media, index = order[first], media[first], index[first]
+        num_sequences = int(number[-1]) + 1 if len(number) else 0
+        starts = np.searchsorted(sequence[order], np.arange(num_sequences + 1)).astype(np.int64)
+        return cls(media, sequence[order], index, time_us[order], sampling_pass[order] == 0, starts)
+
+    def find(self, media: Int64, frame_index: Int64) -> Int64:
+        """(N,) number of the frame of each (file row, index).
+
+        Raises:
+            DataError: A box stands on a frame that was not looked at.
+        """
+        span = int(max(self.frame_index.max(initial=0), frame_index.max(initial=0))) + 1
+        keys = self.media * span + self.frame_index
+        order = np.argsort(keys)
+        wanted = media * span + frame_index
+        place = np.minimum(np.searchsorted(keys, wanted, sorter=order), max(len(keys) - 1, 0))
+        if len(wanted) and (not len(keys) or not np.array_equal(keys[order[place]], wanted)):
+            raise DataError("A box stands on a frame that is not in the table of frames: run detect again.")
+        return order[place] if len(wanted) else np.zeros(0, dtype=np.int64)
+
+
+def sequence_numbers(sequences: pa.Table) -> Int64:
+    """(M,) int64, the number of each file's sequence in a table of schema ``SEQUENCES``, from 0 in its order."""
+    ids = _numpy(sequences["sequence_id"]).astype(np.int64)
+    changes = np.ones(len(ids), dtype=np.int64)
+    changes[1:] = ids[1:] != ids[:-1]
+    return np.cumsum(changes) - 1
+
+
+def frame_pairs(frames: Frames, interval: Interval) -> tuple[Int64, Int64]:
+    """Every two frames of a sequence that stand one interval apart.
+
+    Of each frame the partner is, with an interval in
+
+    * seconds: the later frame of the sequence nearest to its time plus the interval, across files, no further from it
+      than half the median spacing of the frames looked at. Where every frame was looked at that is the frame itself
+      that is on screen then, and no other.
+    * frames: the same within one file, counted in frame indices; where every frame was looked at, exactly that index.
+    * captures: the n-th next frame looked at of the sequence, be it of a burst, a time lapse or a video.
+
+    Args:
+        frames: What was looked at.
+        interval: With its unit.
+
+    Returns:
+        (P,) and (P,) int64, numbers of the earlier and the later frame, in order of the earlier.
+    """
+    if interval.unit == "captures":
+        first = np.arange(len(frames) - int(interval.value))
+        second = first + int(interval.value)
+        same = frames.sequence[first] == frames.sequence[second]
+        return first[same], second[same]
+    if interval.unit == "s":
+        tolerance = _spacing(frames, frames.time_us)
+        return _nearest_later(frames.sequence, frames.time_us, round(interval.value * 1e6), tolerance)
+    order = np.lexsort((frames.frame_index, frames.media))
+    step = _spacing(frames, frames.frame_index, across_files=False)
+    step[step <= 1] = 0
+    first, second = _nearest_later(
+        frames.media[order], frames.frame_index[order], int(interval.value), step[order]
+    )
+    first, second = order[first], order[second]
+    ranked = np.argsort(first)
+    return first[ranked], second[ranked]
+
+
+def _nearest_later(group: Int64, value: Int64, interval: int, spacing: Int64) -> tuple[Int64, Int64]:
+    """For each item the later one of its group nearest to value + interval, at most half its ``spacing`` off.
+
+    ``group`` and, within it, ``value`` ascend. Of two that are equally near the earlier is taken.
+    """
+    if not len(value):
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    heads = np.flatnonzero(np.diff(group, prepend=group[0] - 1))
+    spans = np.append(value[heads[1:] - 1], value[-1]) - value[heads]
+    # groups are laid end to end, further apart than any search reaches
+    offsets = np.cumsum(spans + 2 * interval + int(spacing.max()) + 1) - spans
+    sizes = np.diff(np.append(heads, len(value)))
+    line = value - np.repeat(value[heads] - offsets, sizes)
+    target = line + interval
+    own = np.arange(len(line))
+    after = np.searchsorted(line, target)
+    before = np.maximum(after - 1, 0)
+    after_ok = after < len(line)
+    after = np.minimum(after, len(line) - 1)
+    far = np.iinfo(np.int64).max
+    miss_before = np.where(before > own, target - line[before], far)
+    miss_after = np.where(after_ok & (after > own), line[after] - target, far)
+    partner = np.where(miss_before <= miss_after, before, after)
+    miss = np.minimum(miss_before, miss_after)
+    near = miss <= spacing // 2
+    return own[near], partner[near]
+
+
+def _spacing(frames: Frames, value: Int64, *, across_files: bool = True) -> Int64:
+    """(F,) int64, for every frame the median step of ``value`` between base frames of its file.
+
+    Files of one base frame (stills) take the median step between the frames of their sequence, or 0 with
+    ``across_files`` off.
+    """
+    base = np.flatnonzero(frames.base)
+    base = base[np.lexsort((frames.frame_index[base], frames.media[base]))]
+    steps, same = np.diff(value[base]), np.diff(frames.media[base]) == 0
+    num_media = int(frames.media.max(initial=-1)) + 1
+    of_file = group_medians(steps[same], frames.media[base][1:][same], num_media)[frames.media]
+    if across_files:
+        steps, same = np.diff(value), np.diff(frames.sequence) == 0
+        of_sequence = group_medians(steps[same], frames.sequence[1:][same], len(frames.starts) - 1)[frames.sequence]
+        of_file = np.where(np.isnan(of_file), of_sequence, of_file)
+    return np.nan_to_num(of_file, nan=0.0).astype(np.int64)
+
+
+def group_medians(
+    values: npt.NDArray[np.generic], groups: Int64, num_groups: int
+) -> npt.NDArray[np.float64]:
+    """(G,) float64, the median of each group's values; NaN for groups without any.
+
+    Args:
+        values: (N,) numbers.
+        groups: (N,) group of each, from 0.
+        num_groups: G.
+    """
+    medians = np.full(num_groups, np.nan)
+    order = np.lexsort((values, groups))
+    ranked = values[order].astype(np.float64)
+    counts = np.bincount(groups, minlength=num_groups)
+    heads = np.cumsum(counts) - counts
+    some = counts > 0
+    low, high = (heads + (counts - 1) // 2)[some], (heads + counts // 2)[some]
+    medians[some] = (ranked[low] + ranked[high]) / 2
+    return medians
+
+
+def _rows_of(values: pa.ChunkedArray, known: pa.ChunkedArray) -> Int64:
+    """(N,) int64, row of each value among the known; -1 where it is not there."""
+    rows = pc.fill_null(pc.index_in(values, value_set=known.combine_chunks()), -1)
+    return _numpy(rows).astype(np.int64)
+
+
+def _first_of_each(values: list[str]) -> list[bool]:
+    seen: set[str] = set()
+    return [not (value in seen or seen.add(value)) for value in values]  # type: ignore[func-returns-value]
+
+
+def _runs(codes: npt.NDArray[np.generic]) -> list[tuple[int, int]]:
+    """(first, end) of each stretch of equal codes."""
+    edges = np.flatnonzero(np.append(True, codes[1:] != codes[:-1])) if len(codes) else np.zeros(0, dtype=np.int64)
+    return list(zip(edges.tolist(), [*edges[1:].tolist(), len(codes)], strict=True)) if len(codes) else []
+
+
+def _numpy(column: pa.ChunkedArray) -> npt.NDArray[np.generic]:
+    array: npt.NDArray[np.generic] = column.to_numpy()
+    return array

@@ -1,0 +1,304 @@
+"""Experiment logging: the one place that calls MLflow.
+
+In: parameters, metrics and files of a run, from one process (rank 0, or the stage itself). Out: an MLflow run that is
+found again by a deterministic tag, so that a restart goes on in the same run. Logging never ends a stage: the first
+failure is logged as a warning, and from then on calls go to a JSONL file that is replayed when the run is closed or
+opened again. MLflow is imported where it is first needed, since that takes two seconds.
+
+The alternatives: ``mlflow.start_run`` keeps the active run in global state that Ray's workers do not share, and
+autologging decides by itself what is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from wildray.tracking import (
+    ENVIRONMENT,
+    MAX_BATCH,
+    MAX_KEY_CHARS,
+    check_uri,
+    clean_key,
+    database_file,
+    default_uri,
+    flatten,
+    locked,
+    serve,
+    spool_file,
+    ui_command,
+)
+
+__all__ = ["RunLog", "check_uri", "default_uri", "open_run", "prepare", "serve_ui", "ui_command"]
+
+_log = logging.getLogger(__name__)
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+KEY_TAG = "wildray.key"
+"""Tag by which a run is found again: a digest of its name, so that no name needs quoting in a search."""
+
+
+def prepare(uri: str) -> None:
+    """Create or migrate a sqlite database once, under a lock; several writers that met a fresh one would crash."""
+    check_uri(uri)
+    with locked(uri):
+        _client(uri).search_experiments(max_results=1)
+
+
+def open_run(
+    tracking_uri: str | None,
+    experiment: str,
+    name: str,
+    tags: Mapping[str, str],
+    *,
+    spool_folder: str | os.PathLike[str] | None = None,
+) -> RunLog:
+    """Begin a run, or go on with the run of that name.
+
+    Args:
+        tracking_uri: As ``check_uri`` takes it, or None: nothing is logged.
+        experiment: MLflow experiment; made where there is none.
+        name: Name of the run; the same name in the same experiment is the same run.
+        tags: Further tags.
+        spool_folder: Where calls go that could not be logged; default beside the database, else the cache folder.
+
+    Returns:
+        An open log. Its database may be out of reach: that is a warning, not an error.
+
+    Raises:
+        ConfigError: ``check_uri`` refuses the URI.
+    """
+    if tracking_uri is not None:
+        check_uri(tracking_uri)
+    run = RunLog(tracking_uri, experiment, name, tags, spool=spool_file(tracking_uri, experiment, name, spool_folder))
+    run.connect()
+    return run
+
+
+class RunLog:
+    """One run. Made by ``open_run``; a context manager that closes with the status of how the block ended.
+
+    Attributes:
+        run_id: MLflow's id, or None where nothing is logged or the tracking database is out of reach.
+    """
+
+    def __init__(
+        self, tracking_uri: str | None, experiment: str, name: str, tags: Mapping[str, str], *, spool: Path
+    ) -> None:
+        self.run_id: str | None = None
+        self._uri, self._experiment, self._name, self._tags, self._spool = tracking_uri, experiment, name, tags, spool
+        self._experiment_id = ""
+        self._healthy, self._closed = False, False
+        self._known_params: dict[str, str] = {}
+        self._known_steps: dict[str, set[int]] | None = None  # None: a new run, no step was logged before
+        self._dropped: set[str] = set()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        killed = kind is not None and not issubclass(kind, Exception)
+        self.close("FINISHED" if kind is None else "KILLED" if killed else "FAILED")
+
+    @property
+    def url(self) -> str | None:
+        """Where the run is seen: on the server, or on the one that ``wildray mlflow`` starts; None without a run."""
+        if self.run_id is None or self._uri is None:
+            return None
+        server = self._uri.rstrip("/") if self._uri.startswith("http") else "http://127.0.0.1:5000"
+        return f"{server}/#/experiments/{self._experiment_id}/runs/{self.run_id}"
+
+    def params(self, values: Mapping[str, object]) -> None:
+        """Log parameters; nested mappings become dotted names.
+
+        One that a continued run has with another value becomes a tag ``changed.<name>``: MLflow refuses to overwrite.
+        """
+        self._write({"do": "params", "values": dict(flatten(values))})
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Log numbers at a step. What is not finite is dropped; a step that a continued run has is not logged twice."""
+        finite = {}
+        for key, value in values.items():
+            if math.isfinite(value):
+                finite[clean_key(key)] = float(value)
+            elif key not in self._dropped:  # one line per metric, not per step
+                self._dropped.add(key)
+                _log.warning("The metric %s was %s at step %d and is not logged.", key, value, step)
+        if finite:
+            self._write({"do": "metrics", "values": finite, "step": step, "time_ms": int(time.time() * 1000)})
+
+    def artifact(self, path: str | os.PathLike[str], folder: str = "") -> None:
+        """Copy a file, or a folder with what is in it, to a folder of the run's artefacts."""
+        if not Path(path).exists():
+            _log.warning("The artefact %s does not exist and is not logged.", path)
+            return
+        self._write({"do": "artifact", "path": str(Path(path).absolute()), "folder": folder})
+
+    def close(self, status: Status = "FINISHED") -> None:
+        """End the run; what could not be logged before is tried once more. A second call does nothing."""
+        if self._closed or self._uri is None:
+            return
+        if not self._healthy:
+            self.connect()
+        if self._healthy:
+            self._write({"do": "close", "status": status, "time_ms": int(time.time() * 1000)})
+        self._closed = True
+
+    def connect(self) -> None:
+        """Find or create the run, and log what was kept while the database was out of reach."""
+        if self._uri is None:
+            return
+        try:
+            with locked(self._uri):
+                client = _client(self._uri)
+                self._experiment_id = _experiment_id(client, self._experiment, self._uri)
+                self._find_or_create(client)
+            self._replay(client)
+            self._healthy = True
+        except Exception as error:  # of MLflow, SQLAlchemy, requests, the file system: none may end a stage
+            self._fail(error)
+
+    def _find_or_create(self, client: Any) -> None:
+        key = hashlib.blake2b(self._name.encode(), digest_size=16).hexdigest()
+        found = client.search_runs(
+            [self._experiment_id], filter_string=f"tags.`{KEY_TAG}` = '{key}'", order_by=["attributes.start_time ASC"]
+        )
+        tags = {**self._tags, KEY_TAG: key}
+        if not found:
+            run = client.create_run(self._experiment_id, tags=tags, run_name=self._name)
+            self.run_id = str(run.info.run_id)
+            return
+        run, *others = found
+        for other in others:  # two machines that began at once: the older run is the one that goes on
+            if other.info.status == "RUNNING":
+                client.set_terminated(other.info.run_id, status="KILLED")
+        self.run_id, self._known_steps = str(run.info.run_id), {}
+        self._known_params = dict(run.data.params)
+        client.update_run(self.run_id, status="RUNNING")
+        for tag, value in tags.items():
+            client.set_tag(self.run_id, tag, value)
+        _log.info("Logging goes on in the run %s (%s), which was %s.", self._name, self.run_id, run.info.status)
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        if self._uri is None or self._closed:
+            return
+        if not self._healthy:
+            self._keep([entry], "a")
+            return
+        try:
+            self._apply(_client(self._uri), entry)
+        except Exception as error:  # as in connect
+            if entry["do"] != "close":
+                self._keep([entry], "a")
+            self._fail(error)
+
+    def _apply(self, client: Any, entry: Mapping[str, Any]) -> None:
+        if entry["do"] == "params":
+            self._apply_params(client, entry["values"])
+        elif entry["do"] == "metrics":
+            self._apply_metrics(client, entry)
+        elif entry["do"] == "close":
+            client.set_terminated(self.run_id, status=entry["status"], end_time=entry["time_ms"])
+        elif Path(entry["path"]).is_dir():
+            client.log_artifacts(self.run_id, entry["path"], entry["folder"] or None)
+        elif Path(entry["path"]).exists():
+            client.log_artifact(self.run_id, entry["path"], entry["folder"] or None)
+        else:
+            _log.warning("The artefact %s could not be logged when it was there, and is gone now.", entry["path"])
+
+    def _apply_params(self, client: Any, values: Mapping[str, str]) -> None:
+        from mlflow.entities import Param, RunTag
+
+        known = self._known_params
+        new = [Param(key, value) for key, value in values.items() if key not in known]
+        changed = [
+            RunTag(f"changed.{key}"[:MAX_KEY_CHARS], value)
+            for key, value in values.items()
+            if known.get(key, value) != value
+        ]
+        for start in range(0, max(len(new), len(changed)), MAX_BATCH):
+            part = slice(start, start + MAX_BATCH)
+            client.log_batch(self.run_id, params=new[part], tags=changed[part])
+        known.update({param.key: param.value for param in new})
+
+    def _apply_metrics(self, client: Any, entry: Mapping[str, Any]) -> None:
+        from mlflow.entities import Metric
+
+        step, metrics = entry["step"], []
+        for key, value in entry["values"].items():
+            if self._known_steps is not None:
+                if key not in self._known_steps:
+                    self._known_steps[key] = {item.step for item in client.get_metric_history(self.run_id, key)}
+                if step in self._known_steps[key]:
+                    continue
+            metrics.append(Metric(key, value, entry["time_ms"], step))
+        for start in range(0, len(metrics), MAX_BATCH):
+            client.log_batch(self.run_id, metrics=metrics[start : start + MAX_BATCH])
+        if self._known_steps is not None:
+            for metric in metrics:
+                self._known_steps[metric.key].add(step)
+
+    def _keep(self, entries: list[Mapping[str, Any]], mode: Literal["a", "w"]) -> None:
+        try:
+            self._spool.parent.mkdir(parents=True, exist_ok=True)
+            with self._spool.open(mode) as file:
+                file.writelines(json.dumps(entry) + "\n" for entry in entries)
+        except OSError as error:
+            _log.warning("What was to be logged could not be kept in %s either (%s).", self._spool, error)
+
+    def _replay(self, client: Any) -> None:
+        if not self._spool.exists():
+            return
+        lines = self._spool.read_text().splitlines()
+        entries: list[Mapping[str, Any]] = [
+            json.loads(line) for line in lines if line.endswith("}")
+        ]  # a torn last line
+        num_done = 0
+        try:
+            for entry in entries:
+                self._apply(client, entry)
+                num_done += 1
+        finally:
+            self._keep(entries[num_done:], "w")
+        self._spool.unlink()
+        _log.info("%d calls that had been kept in %s are logged now.", len(entries), self._spool)
+
+    def _fail(self, error: Exception) -> None:
+        self._healthy = False
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        _log.warning(
+            "Logging to %s failed (%s). The stage goes on; what it logs is kept in %s, and logged when the run %s is "
+            "opened again.", self._uri, reason, self._spool, self._name,
+        )  # fmt: skip
+
+
+def serve_ui(store_root: str | os.PathLike[str], host: str = "127.0.0.1", port: int = 5000) -> int:
+    """Serve a store's runs to a browser until interrupted; status and errors as ``tracking.serve``."""
+    prepare(default_uri(store_root))
+    return serve(store_root, host, port)
+
+
+def _client(uri: str) -> Any:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def _experiment_id(client: Any, name: str, uri: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        database = database_file(uri)
+        place = None if database is None else (database.parent / "mlartifacts").as_uri()
+        return str(client.create_experiment(name, artifact_location=place))
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
