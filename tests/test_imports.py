@@ -7,8 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"schema", "errors", "runlog", "units", "lease"},
-    {"store", "packs", "config", "weights", "labelled"},
+    {"schema", "errors", "runlog", "tracking", "units", "lease", "progress"},
+    {"store", "packs", "config", "weights", "metadata", "labelled"},
     {"mining", "learning", "report", "simulate", "doctor"},
     {"retrieval"},
     {"sweep"},

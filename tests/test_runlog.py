@@ -164,7 +164,7 @@ def test_a_database_out_of_reach_is_a_warning(tmp_path: Path, caplog: pytest.Log
     run.close()
     assert run.run_id is None
     assert run.url is None
-    assert [record.levelno for record in caplog.records if "Logging to" in record.message][0] == logging.WARNING
+    assert next(record.levelno for record in caplog.records if "Logging to" in record.message) == logging.WARNING
     (kept,) = (tmp_path / "kept").iterdir()
     assert json.loads(kept.read_text())["values"] == {"loss": 1.0}
 

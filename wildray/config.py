@@ -140,6 +140,8 @@ class DetectConfig(Section):
 class MineConfig(Section):
     """Which two boxes are the same animal, and which never move."""
 
+    detections: str | None = None
+    """Digest of the detections that are mined; default the newest."""
     min_score: float = Field(0.25, ge=0, le=1)
     """Detections below this score are left out (the publication: 0.5)."""
     min_iou: float = Field(0.2, gt=0, le=1)
@@ -162,6 +164,8 @@ class MineConfig(Section):
     """A place counts as static where a box stands in at least this share of the frames looked at."""
     static_motion: float = Field(0.1, ge=0, le=1)
     """A place whose inside changes more than this against the clip's background is no static one: a resting animal."""
+    static_span: Duration = Duration("6h")
+    """A place that is taken for at least so long, in most of what its camera recorded, is static whatever it shows."""
 
 
 class BackboneConfig(Section):
@@ -188,6 +192,8 @@ class AugmentConfig(Section):
     """Probability of a Gaussian blur."""
     flip: float = Field(0.0, ge=0, le=1)
     """Probability of a horizontal mirror image. The two flanks of an animal differ, so it is off by default."""
+    erase: float = Field(0.0, ge=0, le=1)
+    """Probability that a rectangle of 2 to 20 % of the view is blanked."""
 
 
 class MethodConfig(Section):
@@ -201,6 +207,8 @@ class MethodConfig(Section):
     """Dimensions of the projection head's hidden layers."""
     momentum: float | None = Field(None, ge=0, le=1)
     """Momentum at the start of training of a teacher that is a moving average."""
+    local_views: int | None = Field(None, ge=0, le=16)
+    """Small views of a part of the animal in methods with several crops (dino: 6)."""
 
 
 class TrainConfig(Section):
@@ -208,6 +216,8 @@ class TrainConfig(Section):
 
     method: str = "simclr"
     """simclr or dino."""
+    pairs: str | None = None
+    """Digest of the pairs; default the newest."""
     views: Literal["temporal", "self"] = "temporal"
     """temporal: one view of each crop of a pair. self: two views of one crop."""
     epochs: int = Field(10, ge=1)
@@ -218,6 +228,8 @@ class TrainConfig(Section):
     """Peak learning rate; default the method's, for this batch size."""
     weight_decay: float | None = Field(None, ge=0)
     """Weight decay; default the method's."""
+    recipe: Literal["adamw", "stock"] = "adamw"
+    """adamw: suits transformers and small batches. stock: the optimiser of lightly's benchmark, for large batches."""
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
     clip_norm: float = Field(3.0, gt=0)
@@ -232,6 +244,8 @@ class TrainConfig(Section):
     """Steps between checkpoints within an epoch; 0: only at the end of epochs."""
     window_packs: int = Field(8, ge=1)
     """Packs whose pairs are shuffled together."""
+    cache_mb: int = Field(512, ge=0)
+    """Memory of each worker for decoded crops in MB; crops beyond it are decoded anew in every epoch."""
     probe_every: int = Field(1, ge=0)
     """Epochs between the probe's measurements of mAP; 0: only after the last."""
     balance: Literal["none", "camera"] = "none"
@@ -257,6 +271,10 @@ class EvalConfig(Section):
     """Seed of the bootstrap and of the random rankings of chance."""
     batch_size: int = Field(64, ge=1)
     """Images in a forward pass."""
+    num_matches: int = Field(10, ge=1, le=1000)
+    """Answers per query that are kept for the report."""
+    max_skipped: float = Field(0.5, ge=0, le=1)
+    """An import of labelled images fails when more than this share of its rows cannot be used."""
 
 
 class ScaleConfig(Section):

@@ -55,6 +55,25 @@ class StageError(WildrayError):
     """A stage that cannot go on: nothing to work on, or too large a share of it failed."""
 
 
+def user_error(error: BaseException) -> WildrayError | None:
+    """The error a user can cause that stands behind one that Ray raised, or None.
+
+    Args:
+        error: What was caught; its causes are looked through.
+    """
+    seen: set[int] = set()
+    queue: list[BaseException | None] = [error]
+    while queue:
+        current = queue.pop(0)
+        if isinstance(current, WildrayError):
+            return current
+        if current is not None and id(current) not in seen:
+            seen.add(id(current))
+            cause = getattr(current, "cause", None)
+            queue += [cause if isinstance(cause, BaseException) else None, current.__cause__, current.__context__]
+    return None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that helps with an unknown name.
 

@@ -69,6 +69,11 @@ class Labelled:
         """Folder of the packs, as parts of a path in the store."""
         return ("labelled", self.digest)
 
+    @property
+    def text_columns(self) -> dict[str, list[str | None]]:
+        """The columns of text by name: all but ``crop_row``."""
+        return {field.name: self.column(field.name) for field in self.table.schema if pa.types.is_string(field.type)}
+
     def column(self, name: str) -> list[str | None]:
         """A column's values."""
         values: list[str | None] = self.table.column(name).to_pylist()
@@ -100,7 +105,8 @@ def import_labelled(
         The import, which is now the newest.
 
     Raises:
-        DataError: The table does not hold what is needed, a path leads out of its folder, or too many rows are unusable.
+        DataError: The table does not hold what is needed, a path leads out of its folder, or too many
+            rows are unusable.
     """
     start = time.monotonic()
     metadata = read_metadata(Path(metadata_path).expanduser())
@@ -135,7 +141,7 @@ def open_labelled(store: Store, digest: str | None = None) -> Labelled:
         DataError: Nothing was imported.
         StoreError: The import's table cannot be read.
     """
-    name = digest or store.newest("labelled")
+    name = digest or newest_labelled(store)
     if name is None:
         raise DataError(
             "The store holds no labelled images: give --data metadata.csv (columns image_id, identity, path)."
@@ -147,6 +153,11 @@ def open_labelled(store: Store, digest: str | None = None) -> Labelled:
         raise StoreError(f"{path} cannot be read ({error}): remove its folder and import again with --data.") from None
     num_skipped = int((table.schema.metadata or {}).get(b"num_skipped", b"0"))
     return Labelled(store=store, digest=name, table=table, num_skipped=num_skipped)
+
+
+def newest_labelled(store: Store) -> str | None:
+    """Digest of the import that was used last, or None."""
+    return store.newest("labelled")
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
@@ -165,7 +176,7 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
         data = path.read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # size and metadata warnings of files that are judged below
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{image.width}x{image.height} pixels, expected at most {MAX_PIXELS}")
             if image.mode.startswith("I;16"):  # convert() would clip 16 bits instead of scaling them

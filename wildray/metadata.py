@@ -154,7 +154,8 @@ def _parse(path: Path, content: bytes) -> tuple[tuple[str, ...], tuple[dict[str,
 def _missing_columns(path: Path, columns: tuple[str, ...], missing: list[str]) -> str:
     message = f"{path} has no column {', '.join(repr(name) for name in missing)}"
     if len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
-        return f"{message}: its cells seem to be separated by {'a semicolon' if ';' in columns[0] else 'a tab'}; save it with commas."
+        mark = "a semicolon" if ";" in columns[0] else "a tab"
+        return f"{message}: its cells seem to be separated by {mark}; save it with commas."
     near = nearest(missing[0], columns)
     return f"{message}; it has {', '.join(columns)}. {near if near.startswith('Did') else ''}".rstrip()
 

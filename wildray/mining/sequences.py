@@ -32,9 +32,13 @@ SEQUENCES = pa.schema(
         pa.field("sequence_id", pa.int64(), nullable=False),
         pa.field("start_us", pa.int64(), nullable=False),  # since 1970, UTC; 0 where there is no trusted clock
         pa.field("has_clock", pa.bool_(), nullable=False),
+        pa.field("stretch", pa.int64(), nullable=False),  # from 0, ascending; see STRETCH
     ]
 )
 """What ``assign_sequences`` gives: a row per file, ordered by camera, sequence and time."""
+
+STRETCH = 1024
+"""A camera's sequences are weighed against each other, for what is static, in stretches of at most so many."""
 
 
 def assign_sequences(media: pa.Table, *, gap_s: float) -> pa.Table:
@@ -79,10 +83,22 @@ def assign_sequences(media: pa.Table, *, gap_s: float) -> pa.Table:
     heads = np.flatnonzero(begins)
     names = [table["camera_id"][int(head)].as_py() for head in heads]
     files = [table["media_id"][int(head)].as_py() for head in heads]
+    stretch = _stretches(cameras[heads])
     ids = np.array([hash64(("sequence", *key)) for key in zip(names, files, strict=True)], dtype=np.int64)
-    sequence_id = ids[np.cumsum(begins) - 1] if len(ids) else np.zeros(0, dtype=np.int64)
-    columns = [table["media_id"], table["camera_id"], pa.array(sequence_id), pa.array(start), pa.array(clock)]
-    return pa.table(columns, schema=SEQUENCES)
+    number = np.cumsum(begins) - 1
+    columns = [pa.array(ids[number]), pa.array(start), pa.array(clock), pa.array(stretch[number])]
+    return pa.table([table["media_id"], table["camera_id"], *columns], schema=SEQUENCES)
+
+
+def _stretches(cameras: npt.NDArray[np.generic]) -> Int64:
+    """(S,) int64, stretch of each sequence: a camera's are cut evenly into parts of at most ``STRETCH``."""
+    stretch = np.zeros(len(cameras), dtype=np.int64)
+    used = 0
+    for first, last in _runs(cameras):
+        parts = -(-(last - first) // STRETCH)
+        stretch[first:last] = used + np.arange(last - first) * parts // (last - first)
+        used += parts
+    return stretch
 
 
 @dataclass(frozen=True)
@@ -117,7 +133,7 @@ class Frames:
                 passes looked at counts once.
             sequences: Schema ``SEQUENCES``.
         """
-        media = _rows_of(frames["media_id"], sequences["media_id"])
+        media = rows_of(frames["media_id"], sequences["media_id"])
         known = media >= 0
         media = media[known]
         index = _numpy(frames["frame_index"]).astype(np.int64)[known]
@@ -188,9 +204,7 @@ def frame_pairs(frames: Frames, interval: Interval) -> tuple[Int64, Int64]:
     order = np.lexsort((frames.frame_index, frames.media))
     step = _spacing(frames, frames.frame_index, across_files=False)
     step[step <= 1] = 0
-    first, second = _nearest_later(
-        frames.media[order], frames.frame_index[order], int(interval.value), step[order]
-    )
+    first, second = _nearest_later(frames.media[order], frames.frame_index[order], int(interval.value), step[order])
     first, second = order[first], order[second]
     ranked = np.argsort(first)
     return first[ranked], second[ranked]
@@ -242,9 +256,7 @@ def _spacing(frames: Frames, value: Int64, *, across_files: bool = True) -> Int6
     return np.nan_to_num(of_file, nan=0.0).astype(np.int64)
 
 
-def group_medians(
-    values: npt.NDArray[np.generic], groups: Int64, num_groups: int
-) -> npt.NDArray[np.float64]:
+def group_medians(values: npt.NDArray[np.generic], groups: Int64, num_groups: int) -> npt.NDArray[np.float64]:
     """(G,) float64, the median of each group's values; NaN for groups without any.
 
     Args:
@@ -263,15 +275,20 @@ def group_medians(
     return medians
 
 
-def _rows_of(values: pa.ChunkedArray, known: pa.ChunkedArray) -> Int64:
+def rows_of(values: pa.ChunkedArray, known: pa.ChunkedArray) -> Int64:
     """(N,) int64, row of each value among the known; -1 where it is not there."""
     rows = pc.fill_null(pc.index_in(values, value_set=known.combine_chunks()), -1)
     return _numpy(rows).astype(np.int64)
 
 
 def _first_of_each(values: list[str]) -> list[bool]:
+    """Whether each value is the first of its kind."""
     seen: set[str] = set()
-    return [not (value in seen or seen.add(value)) for value in values]  # type: ignore[func-returns-value]
+    first = []
+    for value in values:
+        first.append(value not in seen)
+        seen.add(value)
+    return first
 
 
 def _runs(codes: npt.NDArray[np.generic]) -> list[tuple[int, int]]:

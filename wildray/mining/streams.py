@@ -8,7 +8,10 @@ camera traps' formats.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from itertools import chain
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -29,6 +32,13 @@ MAX_PACKETS = 50_000_000
 
 ALIVE_PACKETS = 5_000
 """Packets after which the reader says that it is still going."""
+
+ANNOUNCED_SHARE, ANNOUNCED_SLACK_S = 0.95, 1.0
+"""Formats without a frame count are taken for cut off where this share of the length less this slack is not there:
+sound may last longer than pictures do."""
+
+PROBED_PACKETS = 200
+"""Packets within which a first frame is looked for to learn the size at which it is shown."""
 
 
 def open_video(path: str, *, max_pixels: int, threads: int = 1) -> tuple[InputContainer, VideoStream]:
@@ -82,9 +92,9 @@ def upright(frame: av.VideoFrame, *, max_pixels: int) -> npt.NDArray[np.uint8]:
         raise MediaError(
             f"A frame of {frame.width} x {frame.height} px, more than detect.max_pixels = {max_pixels}.", "too_large"
         )
-    image = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+    image = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+    # Display matrices of camera traps and phones turn by right angles, counter-clockwise as numpy does.
+    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
 
 
 def read_index(path: str, *, max_pixels: int, threads: int = 1) -> Iterator[PacketIndex | None]:
@@ -105,35 +115,149 @@ def read_index(path: str, *, max_pixels: int, threads: int = 1) -> Iterator[Pack
     """
     container, stream = open_video(path, max_pixels=max_pixels, threads=threads)
     try:
-        rows: list[tuple[int | None, int | None, bool, int]] = []
-        num_blank = 0
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets)
-            except (StopIteration, av.error.FFmpegError):
-                break  # what lies before the damage is still good
-            if packet.size == 0:
-                num_blank += packet.dts is not None  # AVI writes a frame that repeats the last as nothing
-            elif not (packet.is_discard or packet.is_corrupt):
-                rows.append((packet.pts, packet.dts, packet.is_keyframe, packet.duration or 0))
-            if len(rows) % ALIVE_PACKETS == ALIVE_PACKETS - 1:
+        packets: list[_Stamp] = []
+        for packet in packets_of(container, stream):
+            stamp = _Stamp(packet.pts, packet.dts, packet.is_keyframe, not packet.is_discard, packet.duration or 0)
+            packets.append(stamp)
+            cut_off = packet.is_corrupt
+            if len(packets) % ALIVE_PACKETS == 0:
                 yield None
-            if len(rows) > MAX_PACKETS:
+            if len(packets) > MAX_PACKETS:
                 raise MediaError(f"{path}: more than {MAX_PACKETS} frames. Cut the file.", "too_large")
-        num_expected = max(0, stream.frames - num_blank)
-        time_base_s = float(stream.time_base or 0)
+        if packets and cut_off:
+            packets.pop()  # the end of the file went through the middle of it
         reordered = bool(stream.codec_context.has_b_frames)
-        unreliable = reordered and container.format.name in ("avi", "mpegts", "mpeg")
+        facts = (container.format.name, stream.frames, _announced_s(container, stream), float(stream.time_base or 0))
     finally:
         container.close()
-    if not unreliable and all(pts is None for pts, *_ in rows):
-        rows = [(dts, dts, key, duration) for _, dts, key, duration in rows]
-        unreliable = reordered
-    stamps = [pts for pts, *_ in rows if pts is not None]
-    if unreliable or len(set(stamps)) < len(rows):
+    unreliable = reordered and facts[0] in ("avi", "mpegts", "mpeg")
+    if not reordered and all(stamp.pts is None for stamp in packets):
+        packets = [stamp._replace(pts=stamp.dts) for stamp in packets]
+    if unreliable or len({stamp.pts for stamp in packets} - {None}) < len(packets):
         yield from _count_frames(path, max_pixels=max_pixels, threads=threads)
-        return
-    if not rows:
+    elif not any(stamp.shown for stamp in packets):
         raise MediaError(f"{path}: the video stream has no frames.", "empty")
-    yield _index(stamps, rows, time_base_s=time_base_s, num_expected=num_expected)
+    else:
+        yield _index(packets, *facts)
+
+
+class _Stamp(NamedTuple):
+    pts: int | None
+    dts: int | None
+    key: bool
+    shown: bool
+    duration: int
+
+
+def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
+    """The packets of a stream that hold something, up to its end or to where the file is damaged."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):
+            return  # what lies before the damage is still good
+        if packet.size:
+            yield packet
+
+
+def _announced_s(container: InputContainer, stream: VideoStream) -> float | None:
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration else None
+
+
+def _index(
+    packets: list[_Stamp], format_name: str, num_announced: int, announced_s: float | None, time_base_s: float
+) -> PacketIndex:
+    pts = np.array([stamp.pts for stamp in packets], dtype=np.int64)
+    dts = np.array([stamp.pts if stamp.dts is None else stamp.dts for stamp in packets], dtype=np.int64)
+    key = np.array([stamp.key for stamp in packets], dtype=np.bool_)
+    shown = np.array([stamp.shown for stamp in packets], dtype=np.bool_)
+    key[0] = True  # decoding has to begin somewhere
+    ordered = np.sort(pts[shown])
+    last_units = packets[int(np.flatnonzero(pts == ordered[-1])[0])].duration
+    if last_units == 0:
+        last_units = int(np.median(np.diff(ordered))) if len(ordered) > 1 else 1
+    end_s = float(ordered[-1] - ordered[0] + last_units) * time_base_s
+    note = None
+    if format_name.startswith("mov") and len(packets) < num_announced:
+        note = f"the file breaks off: it has {len(packets)} of the {num_announced} frames it announces"
+    elif (
+        not format_name.startswith("mov") and announced_s and end_s < ANNOUNCED_SHARE * announced_s - ANNOUNCED_SLACK_S
+    ):
+        note = f"the file breaks off: it has {end_s:.1f} of the {announced_s:.1f} s it announces"
+    return PacketIndex(pts, dts, key, shown, time_base_s, end_s, note)
+
+
+def decode_all(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | None]:
+    """Every frame of a stream in presentation order, damaged packets passed over; None once for every packet read."""
+    for packet in chain(packets_of(container, stream), [None]):
+        # The frame of a damaged packet is missed, the next ones may be whole.
+        with contextlib.suppress(av.error.InvalidDataError, av.error.EOFError):
+            yield from stream.codec_context.decode(packet)
+        yield None
+
+
+def _count_frames(path: str, *, max_pixels: int, threads: int) -> Iterator[PacketIndex | None]:
+    """The index of a file whose packets do not say when they are shown: all of it is decoded, pixels thrown away."""
+    container, stream = open_video(path, max_pixels=max_pixels, threads=threads)
+    stamps: list[int | None] = []
+    key: list[bool] = []
+    try:
+        for frame in decode_all(container, stream):
+            if frame is None:
+                yield None
+                continue
+            stamps.append(frame.pts)
+            key.append(bool(frame.key_frame))
+        rate = float(stream.average_rate or stream.guessed_rate or 25)
+        time_base_s = float(stream.time_base or 0)
+    finally:
+        container.close()
+    if not stamps:
+        raise MediaError(f"{path}: the video stream has no frames that can be decoded.", "empty")
+    known = [stamp for stamp in stamps if stamp is not None]
+    pts = np.array(known, dtype=np.int64)
+    if len(known) < len(stamps) or bool((np.diff(pts) <= 0).any()):
+        pts, time_base_s = np.arange(len(stamps), dtype=np.int64), 1 / rate
+    end_s = float(pts[-1] - pts[0]) * time_base_s + 1 / rate
+    shown = np.ones(len(pts), dtype=np.bool_)
+    yield PacketIndex(pts, pts, np.array(key, dtype=np.bool_), shown, time_base_s, end_s, counted=True)
+
+
+def video_facts(path: str, *, max_pixels: int, threads: int = 1) -> dict[str, object]:
+    """What a video's header says, with the size of its first frame as it is shown.
+
+    Args:
+        path: Local path.
+        max_pixels: See ``open_video``.
+        threads: See ``open_video``.
+
+    Returns:
+        ``fps``, ``num_frames``, ``duration_s`` (None where the header does not say), ``width_px``, ``height_px``,
+        ``tags`` (metadata of container and stream, keys in lower case).
+
+    Raises:
+        MediaError: As ``open_video``.
+    """
+    container, stream = open_video(path, max_pixels=max_pixels, threads=threads)
+    try:
+        rate = float(stream.average_rate) if stream.average_rate else None
+        width, height = stream.codec_context.width, stream.codec_context.height
+        for number, frame in enumerate(decode_all(container, stream)):
+            if frame is not None:
+                height, width = upright(frame, max_pixels=max_pixels).shape[:2]
+            if frame is not None or number > PROBED_PACKETS:
+                break
+        tags = {**stream.metadata, **container.metadata}
+        return {
+            "fps": rate,
+            "num_frames": stream.frames or None,
+            "duration_s": _announced_s(container, stream),
+            "width_px": width or None,
+            "height_px": height or None,
+            "tags": {str(name).lower(): str(value) for name, value in tags.items()},
+        }
+    finally:
+        container.close()

@@ -17,10 +17,11 @@ from typing import Literal
 import av
 import numpy as np
 import numpy.typing as npt
+from av.video.stream import VideoStream
 
 from wildray.errors import MediaError
 from wildray.mining.sampling import PacketIndex, Run, Sampling, choose_frames, plan_runs, within
-from wildray.mining.streams import open_video, read_index, upright
+from wildray.mining.streams import decode_all, open_video, read_index, upright
 
 Kind = Literal["video", "still"]
 
@@ -108,8 +109,8 @@ def decode_video(request: Request) -> Iterator[Frame | Report | None]:
         request: Path and choice of frames.
 
     Yields:
-        Frames in ascending order; None now and then as a sign of life; at the end one ``Report``. Frames that the decoder
-        cannot give are left out and counted in the report's note.
+        Frames in ascending order; None now and then as a sign of life; at the end one ``Report``. Frames that the
+        decoder cannot give are left out and counted in the report's note.
 
     Raises:
         MediaError: Nothing at all could be decoded (``unreadable``), the file has no frames (``empty``), or its frames
@@ -136,7 +137,7 @@ def decode_video(request: Request) -> Iterator[Frame | Report | None]:
         wanted = within(wanted, times_s, start_s=request.start_s, stop_s=request.stop_s)
         beyond = 0
     num_given = 0
-    for frame in _decode_runs(request, index, wanted):
+    for frame in (_decode_counting if index.counted else _decode_runs)(request, index, wanted):
         num_given += frame is not None
         yield frame
     note = _note(index, num_wanted=len(wanted), num_given=num_given, num_beyond=beyond)
@@ -146,13 +147,11 @@ def decode_video(request: Request) -> Iterator[Frame | Report | None]:
 
 
 def _note(index: PacketIndex, *, num_wanted: int, num_given: int, num_beyond: int) -> str | None:
-    parts = []
-    if 0 < len(index.pts) < index.num_expected:
-        parts.append(f"the file breaks off: it has {len(index.pts)} of the {index.num_expected} frames it announces")
+    parts = [index.note] if index.note else []
     if num_given < num_wanted:
         parts.append(f"{num_wanted - num_given} of the {num_wanted} frames looked for could not be decoded")
     if num_beyond:
-        parts.append(f"{num_beyond} of the frames asked for lie beyond its {len(index.pts)} frames")
+        parts.append(f"{num_beyond} of the frames asked for lie beyond its {int(index.shown.sum())} frames")
     return "; ".join(parts) or None
 
 
@@ -160,10 +159,8 @@ def _decode_runs(request: Request, index: PacketIndex, wanted: npt.NDArray[np.in
     if len(wanted) == 0:
         return
     times_s, order = index.times_s, index.order
-    if request.seek:
-        runs = plan_runs(index, wanted)
-    else:
-        runs = [Run(0, len(index.pts) - 1, tuple(wanted.tolist()))]
+    whole = [Run(0, len(index.pts) - 1, tuple(wanted.tolist()))]
+    runs = plan_runs(index, wanted) if request.seek else whole
     with _Reader(request, index) as reader:
         for run in runs:
             numbers = {int(index.pts[order[frame]]): frame for frame in run.frames}
@@ -175,6 +172,26 @@ def _decode_runs(request: Request, index: PacketIndex, wanted: npt.NDArray[np.in
                 if frame is not None:
                     image = picture[1]
                     yield Frame(frame, float(times_s[frame]), image, is_infrared(image))
+
+
+def _decode_counting(request: Request, index: PacketIndex, wanted: npt.NDArray[np.int64]) -> Iterator[Frame | None]:
+    times_s, numbers = index.times_s, set(wanted.tolist())
+    container, stream = open_video(request.path, max_pixels=request.max_pixels, threads=request.threads)
+    try:
+        number = 0
+        for picture in decode_all(container, stream):
+            if picture is None:
+                yield None
+                continue
+            if number in numbers:
+                image = upright(picture, max_pixels=request.max_pixels)
+                yield Frame(number, float(times_s[number]), image, is_infrared(image))
+                numbers.remove(number)
+            if not numbers:
+                return
+            number += 1
+    finally:
+        container.close()
 
 
 class _Reader:
@@ -200,7 +217,7 @@ class _Reader:
     def __exit__(self, *details: object) -> None:
         self._container.close()
 
-    def _read(self) -> tuple[int, av.Packet] | None:
+    def _read(self) -> tuple[int, av.Packet[VideoStream]] | None:
         """The next packet of the index with its number; None at the end."""
         while True:
             try:
@@ -214,7 +231,7 @@ class _Reader:
                 self._next = number + 1
                 return number, packet
 
-    def _go_to(self, number: int) -> tuple[int, av.Packet] | None:
+    def _go_to(self, number: int) -> tuple[int, av.Packet[VideoStream]] | None:
         """The packet of that number, by reading on or by seeking."""
         if self._can_seek and number - self._next > SKIPPED_PACKETS:
             # Some formats seek by decoding time, some by presentation time: the earlier of both lands at or before.
@@ -253,7 +270,7 @@ class _Reader:
         context.flush_buffers()
 
     def _pictures(
-        self, packet: av.Packet | None, wanted_pts: set[int]
+        self, packet: av.Packet[VideoStream] | None, wanted_pts: set[int]
     ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
         try:
             frames = self._stream.codec_context.decode(packet)

@@ -29,8 +29,8 @@ def intervals(
         seed: Seed of the draws.
 
     Returns:
-        (low, high) by name. With fewer than two identities nothing is known of how animals differ: (-inf, inf) is cut
-        to the smallest and largest value that a mean can take, which for figures from 0 to 1 is (0, 1).
+        (low, high) by name. With fewer than two identities nothing is known of how animals differ: then it is all that
+        a figure can be, (0, 1), or (-1, 1) where a value is below 0.
     """
     _, codes = np.unique(identities, return_inverse=True)
     num_identities = int(codes.max()) + 1 if len(codes) else 0

@@ -73,7 +73,9 @@ def score(queries: Float32, gallery: Float32, *, masks: Masks) -> Scores:
     check_vectors(queries, "queries")
     check_vectors(gallery, "gallery")
     if queries.shape[1] != gallery.shape[1]:
-        raise DataError(f"Queries have {queries.shape[1]} dimensions and the gallery {gallery.shape[1]}: embed both anew.")
+        raise DataError(
+            f"Queries have {queries.shape[1]} dimensions and the gallery {gallery.shape[1]}: embed both anew."
+        )
     wide = gallery.astype(np.float64).T
 
     def similarity(block: slice) -> Float64:
@@ -109,7 +111,9 @@ def check_vectors(vectors: Float32, name: str) -> None:
         )
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
     if len(norms) and np.abs(norms - 1).max() > 1e-3:
-        raise DataError(f"A vector of the {name} has norm {norms[np.abs(norms - 1).argmax()]:.4g}, expected unit vectors.")
+        raise DataError(
+            f"A vector of the {name} has norm {norms[np.abs(norms - 1).argmax()]:.4g}, expected unit vectors."
+        )
 
 
 def _score(num_queries: int, num_gallery: int, masks: Masks, similarity: Callable[[slice], Float64]) -> Scores:

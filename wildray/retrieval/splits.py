@@ -94,7 +94,8 @@ def make_protocol(columns: Columns, config: EvalConfig) -> Protocol:
     for name, rows in (("queries", queries), ("gallery", gallery)):
         if not len(rows):
             raise DataError(
-                f"No image with a known identity is left in the {name}: loosen --eval.{name} (now {getattr(config, name)!r})."
+                f"No image with a known identity is left in the {name}: "
+                f"loosen --eval.{name} (now {getattr(config, name)!r})."
             )
     num_individuals = len(np.unique(identities[gallery]))
     if num_individuals < 2:

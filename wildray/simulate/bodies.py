@@ -53,7 +53,7 @@ class Sprite:
 
     pixels: U8
     origin: tuple[float, float]
-    px_per_unit: float
+    px_per_unit: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -230,5 +230,6 @@ def _sprites(part: Part, texture: U8, px_per_unit: int) -> tuple[Sprite, ...]:
     for level in LEVELS:
         size = (max(2, round(full.shape[1] * level)), max(2, round(full.shape[0] * level)))
         small = full if level == 1 else cv2.resize(full, size, interpolation=cv2.INTER_AREA)
-        sprites.append(Sprite(np.round(small).astype(np.uint8), origin, px_per_unit * size[0] / full.shape[1]))
+        scale = (px_per_unit * size[0] / full.shape[1], px_per_unit * size[1] / full.shape[0])
+        sprites.append(Sprite(np.round(small).astype(np.uint8), origin, scale))
     return tuple(sprites)

@@ -39,7 +39,7 @@ def flank_texture(animal: Individual, flank: str, px_per_unit: int) -> U8:
     rng = stream(animal.seed, "coat", animal.identity, flank)
     marks, tint = _PATTERNS[SPECIES[animal.species].pattern](rng, animal, shape, scale)
     y = np.linspace(REGION[1], REGION[3], shape[0], dtype=np.float32)[:, None]
-    belly = np.clip((y + animal.form.leg + 0.12) / 0.12, 0, 1) * np.clip(-(y + 0.2) / 0.1, 0, 1)
+    belly = np.clip(1 - np.abs(y + animal.form.leg) / 0.12, 0, 1)
     base = np.array(animal.base_rgb, np.float32)
     fur = 1 + 0.035 * smooth_noise(rng, shape, (170, 270))[..., None]
     picture = (base + (246 - base) * (0.35 * belly)[..., None]) * fur

@@ -1,8 +1,8 @@
 """DINO (arXiv 2104.14294): a student's views predict what a moving-average teacher says of the global ones.
 
-In: two global views and ``method.local_views`` small ones. Out: cross-entropy between sharpened, centred teacher outputs
-and student outputs. Loss, head and momentum are lightly's; wired here: the teacher sees only global views, its
-temperature warms up over the first 30 % of training, and the prototypes stand still for the first epoch.
+In: two global views and ``method.local_views`` small ones. Out: cross-entropy between sharpened, centred teacher
+outputs and student outputs. Loss, head and momentum are lightly's; wired here: the teacher sees only global views, and
+the prototypes stand still for the first epoch. The teacher's temperature stays at 0.04, the paper's first value.
 
 Shapes: B samples on this worker, D dimensions of the backbone, K prototypes.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import torch
 from lightly.loss import DINOLoss
-from lightly.utils.scheduler import linear_warmup_schedule
 from torch import Tensor, nn
 
 from wildray.config import Config
@@ -64,11 +63,7 @@ class DINO(Method):
             teacher_bk = [self.teacher(view) for view in batch.views[:2]]
         student_bk = [self.head(self.backbone(view)) for view in batch.views]
         with full_precision(student_bk[0]):
-            loss = self.loss(
-                [out.float() for out in teacher_bk],
-                [out.float() for out in student_bk],
-                teacher_temp=self._teacher_temperature(),
-            )
+            loss = self.loss([out.float() for out in teacher_bk], [out.float() for out in student_bk])
         assert isinstance(loss, Tensor)
         return loss
 
@@ -76,10 +71,6 @@ class DINO(Method):
         """Move the teacher; its momentum rises to 1 over training."""
         self.teacher.follow(nn.Sequential(self.backbone, self.head), progress)
         self.progress.fill_(progress)
-
-    def _teacher_temperature(self) -> float:
-        # lightly warms up over 30 of 100 epochs, from and to 0.04 unless told; thousandths of progress are its steps
-        return float(linear_warmup_schedule(int(1000 * float(self.progress)), 300, 0.04, TEACHER_TEMPERATURE))
 
     def _frozen_first_epoch(self, gradient: Tensor) -> Tensor:
         # a hook, and not requires_grad, which may not change under DistributedDataParallel

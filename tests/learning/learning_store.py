@@ -1,0 +1,89 @@
+"""A store with pairs of drawn crops, made without media: every animal is a colour and a stripe period."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import numpy as np
+import pyarrow as pa
+
+from wildray.packs import PackWriter, encode_jpeg
+from wildray.schema import DETECTIONS, PAIRS
+from wildray.store import Store
+
+DETECTIONS_DIGEST = "d" * 16
+PAIRS_DIGEST = "a" * 16
+
+
+def drawn_crop(rng: np.random.Generator, animal: int, *, size_px: int) -> np.ndarray:
+    look = np.random.default_rng(animal)
+    color, period, angle = look.integers(40, 255, 3), look.uniform(4, 12), look.uniform(0, np.pi)
+    y, x = np.mgrid[:size_px, :size_px]
+    stripes = np.sin((np.cos(angle) * x + np.sin(angle) * y) * 2 * np.pi / period + rng.uniform(0, 6)) > 0
+    image = np.where(stripes[..., None], color, 255 - color) + rng.normal(0, 10, (size_px, size_px, 3))
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def make_store(root: str, *, num_pairs: int = 96, num_animals: int = 8, size_px: int = 48, with_crops: bool = True):
+    store = Store.open(root, create=True)
+    rng = np.random.default_rng(0)
+    start = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+    detections, pairs = [], []
+    writers = [PackWriter(store, ("crops", DETECTIONS_DIGEST), f"chunk{i}") for i in range(3)]
+    for pair in range(num_pairs):
+        animal, addresses = pair % num_animals, []
+        writer = writers[pair % 3]
+        for side in range(2):
+            detection_id = 1000 + 2 * pair + side
+            address = writer.add(detection_id, encode_jpeg(drawn_crop(rng, animal, size_px=size_px)))
+            addresses.append(address if with_crops else (None, None))
+            detections.append(
+                {
+                    "detection_id": detection_id,
+                    "media_id": f"{animal:032x}",
+                    "camera_id": f"cam{animal % 2}",
+                    "frame_index": 10 * pair + side,
+                    "time_s": pair * 1.0 + side,
+                    "captured_at": start if animal else None,
+                    "width_px": 320,
+                    "height_px": 240,
+                    "x1_px": float(pair),
+                    "y1_px": 2.0,
+                    "x2_px": float(pair + 30),
+                    "y2_px": 40.0 + side,
+                    "score": 0.9,
+                    "category": "animal",
+                    "motion": 0.5,
+                    "crop_pack": addresses[-1][0],
+                    "crop_row": addresses[-1][1],
+                }
+            )
+        pairs.append(
+            {
+                "anchor_id": 1000 + 2 * pair,
+                "positive_id": 1001 + 2 * pair,
+                "anchor_pack": addresses[0][0],
+                "anchor_row": addresses[0][1],
+                "positive_pack": addresses[1][0],
+                "positive_row": addresses[1][1],
+                "sequence_id": animal,
+                "camera_id": f"cam{animal % 2}",
+                "tracklet_id": animal,
+                "iou": 0.5,
+                "gap_s": 1.0,
+                "gap_frames": 1,
+                "min_score": 0.9,
+                "margin": 0.5,
+            }
+        )
+    for writer in writers:
+        writer.close()
+    for stage, digest, rows, schema in (
+        ("detections", DETECTIONS_DIGEST, detections, DETECTIONS),
+        ("pairs", PAIRS_DIGEST, pairs, PAIRS),
+    ):
+        collection = store.collection(stage, digest)
+        collection.begin({"detections": DETECTIONS_DIGEST})
+        collection.write(stage, "all", pa.Table.from_pylist(rows, schema=schema))
+        collection.done("all", {"rows": len(rows)})
+    return store

@@ -1,0 +1,42 @@
+import pickle
+
+import pytest
+
+from wildray import errors
+from wildray.errors import ConfigError, DataError, MediaError, WildrayError, nearest, user_error
+
+
+@pytest.mark.parametrize("kind", [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)])
+def test_errors_survive_a_process_border(kind):
+    error = kind("got x, expected y")
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(copy) == "got x, expected y"
+    assert type(copy) is kind
+    assert isinstance(copy, WildrayError)
+
+
+def test_a_media_error_keeps_its_status():
+    assert pickle.loads(pickle.dumps(MediaError("hangs", "timeout"))).status == "timeout"
+
+
+def test_wrong_usage_and_failure_have_their_own_exit_status():
+    assert ConfigError("x").exit_status == 2
+    assert DataError("x").exit_status == 1
+
+
+def test_the_nearest_name_or_all_of_them():
+    assert nearest("simclrr", ["simclr", "dino"]) == "Did you mean 'simclr'?"
+    assert nearest("zzz", ["simclr", "dino"]) == "Known: dino, simclr."
+
+
+def test_the_users_error_is_found_behind_others():
+    own = DataError("no column")
+    outer = RuntimeError("task failed")
+    outer.cause = own
+    wrapped = ValueError("stage failed")
+    wrapped.__cause__ = outer
+    assert user_error(wrapped) is own
+    assert user_error(ValueError("a defect")) is None
+    loop = ValueError("a")
+    loop.__context__ = loop
+    assert user_error(loop) is None

@@ -1,0 +1,102 @@
+"""``wildray demo``: the whole flow on a simulated reserve, ending in a table and a page.
+
+Each stage goes through the same stage function as its own command; what a store already has is not made again, so a
+demo that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from wildray.cli.cluster import connect
+from wildray.cli.commands import import_data, plain
+from wildray.cli.options import config_of
+from wildray.cli.tracking import log_evaluation, log_report
+from wildray.config import Config
+from wildray.store import Store
+
+logger = logging.getLogger(__name__)
+
+RUN = "demo"
+
+
+def demo(arguments: argparse.Namespace) -> object:
+    """Run the whole flow on a simulated reserve and show what came out.
+
+    Makes videos of known animals, finds the animals, pairs them, trains a small backbone without a label, and
+    measures how well it tells apart individuals that it has never seen, in another encounter and on another camera.
+    Ends in a table (chance, before training, after) and a page.
+    """
+    begun = time.monotonic()
+    arguments.preset = arguments.preset or "demo"
+    config = config_of(arguments)
+    store = Store.open(arguments.store, create=True)
+    from wildray.learning.train import pretrain
+    from wildray.mining.detect import detect
+    from wildray.mining.mine import mine
+    from wildray.report import report
+    from wildray.retrieval.evaluate import evaluate, make_probe
+
+    reserve = store.path("reserve")
+    stages: dict[str, Any] = {"simulate": _simulated(config, reserve)}
+    connect(arguments.address, verbose=arguments.verbose)
+    if config.detect.detector == "motion":
+        logger.info("demo: MegaDetector does not take drawn animals for animals, so the motion detector finds them")
+    stages["detect"] = plain(detect(config, store, [str(reserve / "media")]))
+    stages["mine"] = plain(mine(config, store))
+    data = str(reserve / "labelled" / "metadata.csv")
+    probe = make_probe(config, store, import_data(config, store, data))
+    stages["pretrain"] = plain(pretrain(config, store, run=RUN, probe=probe))
+    stages["evaluate"] = plain(evaluate(config, store, run=RUN, data=data))
+    log_evaluation(config, store, RUN, stages["evaluate"])
+    page = report(config, store, run=RUN)
+    log_report(config, store, RUN, page)
+    stages |= {"page": str(page.page), "seconds": time.monotonic() - begun}
+    if not arguments.json:
+        _print(stages, store)
+    return stages
+
+
+def _simulated(config: Config, reserve: Path) -> dict[str, Any]:
+    """Make the reserve, or take the one that was made with the same settings."""
+    from wildray.simulate import simulate
+
+    record = reserve / "simulate.json"
+    settings = config.simulate.model_dump(mode="json")
+    if record.exists():
+        known = json.loads(record.read_text())
+        if known["settings"] == settings:
+            return dict(known["result"])
+    result = plain(simulate(config, reserve))
+    record.write_text(json.dumps({"settings": settings, "result": result}))
+    return result
+
+
+def _print(stages: dict[str, Any], store: Store) -> None:
+    console = Console()
+    measured = stages["evaluate"]
+    table = Table(title="mAP on individuals never seen, in another encounter and on another camera")
+    for column in ("", "mAP", "95 % interval", "times chance"):
+        table.add_column(column, justify="left" if not column else "right")
+    chance = measured["chance_mAP"]
+    for name, key in (("chance", "chance_mAP"), ("before training", "untrained_mAP"), ("after training", "mAP")):
+        low, high = measured.get(f"{key}_low"), measured.get(f"{key}_high")
+        interval = f"{low:.3f} to {high:.3f}" if low is not None else ""
+        table.add_row(name, f"{measured[key]:.3f}", interval, f"{measured[key] / chance:.1f}")
+    console.print(table)
+    found, mined = stages["detect"], stages["mine"]
+    console.print(
+        f"{found['num_media']} videos and stills, {found['num_frames']} frames, {found['num_detections']} boxes, "
+        f"{mined['num_pairs']} pairs, {stages['pretrain']['num_steps']} training steps, "
+        f"{stages['seconds']:.0f} s in all"
+    )
+    console.print(f"Page:   {stages['page']}", soft_wrap=True)
+    console.print(f"MLflow: wildray mlflow --store {store.root}", soft_wrap=True)

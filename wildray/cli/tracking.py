@@ -1,0 +1,31 @@
+"""What the commands add to a training run's MLflow record: the evaluation's figures, the report's pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wildray import runlog
+from wildray.config import Config
+from wildray.store import Store
+
+
+def log_evaluation(config: Config, store: Store, run: str, measured: Mapping[str, Any]) -> None:
+    """Add an evaluation's numbers to the run, under ``final``."""
+    numbers = {f"final/{key}": float(value) for key, value in measured.items() if isinstance(value, (int, float))}
+    with _open(config, store, run) as log:
+        log.metrics(numbers, step=0)
+
+
+def log_report(config: Config, store: Store, run: str, report: Any) -> None:
+    """Add the report's page and pictures to the run."""
+    with _open(config, store, run) as log:
+        log.artifact(report.page)
+        for picture in report.pictures:
+            log.artifact(picture, "pictures")
+
+
+def _open(config: Config, store: Store, run: str) -> runlog.RunLog:
+    uri = config.tracking.uri or runlog.default_uri(Path(store.root))
+    return runlog.open_run(uri, config.tracking.experiment, run, {})

@@ -1,0 +1,91 @@
+"""What is trained, and by which worker: two small records, and what follows from the configuration.
+
+In: the configuration. Out: a method with its backbone from the seed, its recipe, the number of batches. Kept apart from
+the loop, so that a test or a sweep can build a method without a store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from wildray.config import Config
+from wildray.errors import StageError
+from wildray.learning.backbone import Backbone, load_backbone
+from wildray.learning.methods import Method, method_class
+from wildray.learning.optim import Recipe
+from wildray.schema import hash64
+from wildray.store import Store
+
+Probe = Callable[[Backbone], dict[str, float]]
+"""Measures a backbone, such as its mAP on labelled images; must pickle."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained; pickles.
+
+    Attributes:
+        config: The whole configuration.
+        store: Where everything lies.
+        run: Name of the run.
+        pairs: Digest of the pairs.
+    """
+
+    config: Config
+    store: Store
+    run: str
+    pairs: str
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's folder."""
+        return self.store.path("models", self.run)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which worker this is, and what it may use.
+
+    Attributes:
+        rank: From 0.
+        num_workers: W.
+        device: Where it trains.
+        threads: CPU threads.
+    """
+
+    rank: int = 0
+    num_workers: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    threads: int = 1
+
+
+def seed_of(*parts: object) -> int:
+    """A seed for torch, in [0, 2^63), that depends on the parts alone."""
+    return hash64(parts) & (2**63 - 1)
+
+
+def make_method(config: Config) -> Method:
+    """The method that a configuration names, with its backbone, from the seed."""
+    kind = method_class(config.train.method)
+    backbone = load_backbone(config.backbone, seed=config.train.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of("heads", config.train.seed))
+        return kind(backbone, config)
+
+
+def recipe_of(method: Method, config: Config) -> Recipe:
+    """AdamW for every backbone, or what lightly's benchmark of the method uses."""
+    return method.recipe if config.train.recipe == "adamw" else method.stock_recipe
+
+
+def num_batches(num_pairs: int, batch_size: int) -> int:
+    """Batches in an epoch; StageError where the pairs do not fill one."""
+    if num_pairs < batch_size:
+        raise StageError(
+            f"{num_pairs} pairs do not fill a batch of {batch_size}: lower train.batch_size, or mine more pairs."
+        )
+    return num_pairs // batch_size

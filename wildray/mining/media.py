@@ -1,0 +1,149 @@
+"""The media of a collection: which files, of which cameras, captured when.
+
+In: files, folders, globs, ``file://`` addresses and manifests as the user wrote them. Out: media items in a fixed
+order, and Media rows (``schema.MEDIA``) with the facts of each file. What is wrong with one file becomes the status of
+its row. The alternative, an error, would let one bad file of ten thousand end the stage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from wildray.errors import MediaError
+from wildray.mining.clock import captured, clock_flag
+from wildray.mining.inputs import PLAYLIST_SUFFIXES, MediaItem, find_media
+from wildray.mining.sandbox import FrameSource
+
+__all__ = ["MediaItem", "check_file", "find_media", "mark_duplicates", "media_id", "probe"]
+
+_HASHED_BYTES = 1 << 20
+
+_PLAYLIST_STARTS = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<MPD", b"<smil", b"<asx", b"[Reference]", b"<playlist")
+
+
+def media_id(path: str) -> str:
+    """32 hex digits that depend on a file's size, first and last MiB.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest.update(size.to_bytes(8, "big"))
+        digest.update(file.read(_HASHED_BYTES))
+        if size > _HASHED_BYTES:
+            file.seek(max(_HASHED_BYTES, size - _HASHED_BYTES))
+            digest.update(file.read(_HASHED_BYTES))
+    return digest.hexdigest()
+
+
+def check_file(path: str, *, max_file_bytes: float) -> None:
+    """Refuse what no decoder should see.
+
+    Args:
+        path: Local path.
+        max_file_bytes: Larger files are refused.
+
+    Raises:
+        MediaError: ``missing``, ``empty`` (0 bytes), ``too_large``, ``refused`` (playlists, by name or content) or
+            ``unreadable`` (no plain file, no permission).
+    """
+    try:
+        if not os.path.exists(path):
+            raise MediaError(f"{path}: no such file.", "missing")
+        if not os.path.isfile(path):
+            raise MediaError(f"{path}: not a plain file.")
+        size = os.path.getsize(path)
+        if size == 0:
+            raise MediaError(f"{path}: a file of 0 bytes.", "empty")
+        if size > max_file_bytes:
+            raise MediaError(
+                f"{path}: {size / 1e9:.2f} GB, more than detect.max_file_gb = {max_file_bytes / 1e9:g}.", "too_large"
+            )
+        with open(path, "rb") as file:
+            start = file.read(1024)
+    except OSError as error:
+        raise MediaError(f"{path}: {error.strerror or error}.") from None
+    start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    lowered = start.lower()
+    listed = any(lowered.startswith(word.lower()) for word in _PLAYLIST_STARTS)
+    if lowered.startswith(b"<?xml"):
+        listed = any(word.lower() in lowered for word in _PLAYLIST_STARTS if word.startswith(b"<"))
+    if listed or Path(path).suffix.lower() in PLAYLIST_SUFFIXES:
+        raise MediaError(
+            f"{path}: a playlist, which names other files or addresses. Give the video files themselves.", "refused"
+        )
+
+
+def probe(
+    item: MediaItem, *, source: FrameSource, time_zone: str = "UTC", max_file_bytes: float = 64e9
+) -> dict[str, Any]:
+    """The Media row of one file, without looking at its frames.
+
+    Args:
+        item: The file.
+        source: Where it is opened.
+        time_zone: IANA name of the zone of clocks that do not say theirs.
+        max_file_bytes: Larger files get the status ``too_large``.
+
+    Returns:
+        A row of ``schema.MEDIA``. ``status`` is ``done`` where the file could be opened; else ``error`` says why not.
+        The clock is judged by itself: ``clock.flag_clocks`` over all rows sees those that run backwards.
+    """
+    row: dict[str, Any] = {
+        "media_id": hashlib.blake2b(item.uri.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest(),
+        "uri": item.uri,
+        "kind": item.kind,
+        "camera_id": item.camera_id,
+        "fps": None,
+        "num_frames": None,
+        "duration_s": None,
+        "width_px": None,
+        "height_px": None,
+        "num_bytes": None,
+        "num_duplicates": 0,
+        "status": "done",
+        "error": None,
+    }
+    tags: dict[str, str] = {}
+    try:
+        check_file(item.uri, max_file_bytes=max_file_bytes)
+        row["num_bytes"] = os.path.getsize(item.uri)
+        row["media_id"] = media_id(item.uri)
+        facts = source.probe(item.uri, item.kind)
+        tags = facts.pop("tags")
+        row.update(facts)
+    except MediaError as error:
+        row.update(status=error.status, error=str(error))
+    except OSError as error:
+        row.update(status="unreadable", error=f"{item.uri}: {error.strerror or error}.")
+    capture = captured(tags, given=item.captured_at, time_zone=time_zone)
+    row.update(captured_at=capture.at, captured_at_text=capture.text, captured_at_zone=capture.zone)
+    row["clock_flag"] = clock_flag(capture.at)
+    return row
+
+
+def mark_duplicates(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Give files with the same bytes as an earlier one the status ``duplicate``, and count them there.
+
+    Args:
+        rows: Media rows, in the order of the collection.
+
+    Returns:
+        Copies of the rows in the same order. Missing files are left alone.
+    """
+    marked = [dict(row) for row in rows]
+    first: dict[str, dict[str, Any]] = {}
+    for row in marked:
+        if row["status"] == "missing":
+            continue
+        original = first.setdefault(row["media_id"], row)
+        if original is not row:
+            original["num_duplicates"] += 1
+            row["status"], row["error"] = "duplicate", f"the same bytes as {original['uri']}"
+    return marked

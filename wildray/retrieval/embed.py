@@ -1,0 +1,233 @@
+"""The stage embed: crops through a frozen backbone, unit vectors into the store [RAY DATA].
+
+In: a backbone and a source of crops. Out: ``embeddings/<digest>/``, a Parquet shard of ``schema.EMBEDDINGS`` per chunk;
+the digest is of the backbone's weights, the source and the batch size, so equal work is done once. A chunk is embedded
+and committed by one process, in batches that start at its first row: so the vectors are the same in one process and on
+a cluster, and a run that was killed goes on with the chunks that are missing.
+
+Small sets are embedded in this process, for actors take longer to start than a few thousand images to embed. Ray Data
+carries names of chunks, not pixels: mapping over rows of pixels would batch across chunks, differently each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from wildray.config import Config
+from wildray.errors import StoreError, user_error
+from wildray.labelled import import_labelled, open_labelled
+from wildray.learning.backbone import Backbone
+from wildray.packs import PackReader
+from wildray.retrieval.forward import load_images, unit_vectors
+from wildray.retrieval.models import device_of, frozen_backbone
+from wildray.retrieval.sources import Source, open_source
+from wildray.schema import EMBEDDINGS
+from wildray.store import Collection, Store
+
+logger = logging.getLogger(__name__)
+
+RAY_IMAGES = 5000
+"""Images from which on a connected Ray is used."""
+_SLICE = 256
+"""Images that are in memory at once."""
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """What embed did.
+
+    Attributes:
+        uri: Folder of the vectors.
+        digest: Its name.
+        num: Vectors in it.
+        num_new: Vectors that were not there before.
+        seconds: Time taken.
+    """
+
+    uri: str
+    digest: str
+    num: int
+    num_new: int
+    seconds: float
+
+
+def embed(
+    config: Config, store: Store, *, run: str | None = None, data: str | None = None, source: str | None = None
+) -> EmbedResult:
+    """Embed labelled images, or the crops of detections, with a frozen backbone.
+
+    Args:
+        config: ``backbone`` where there is no run; ``eval.batch_size``; ``scale``.
+        store: Holds the crops and the run, takes the vectors.
+        run: Name of a run; without it the backbone of the configuration.
+        data: Metadata CSV of labelled images, imported unless it is; without it the newest import.
+        source: ``labelled/DIGEST`` or ``detections/DIGEST`` instead of ``data``.
+
+    Raises:
+        DataError: There is nothing to embed, or the backbone gives values that are not finite.
+        StoreError: There is no such run, or the store cannot be read or written.
+    """
+    uri = source or f"labelled/{labelled_digest(config, store, data)}"
+    return embed_with(frozen_backbone(config, store, run), config, store, source=uri)
+
+
+def labelled_digest(config: Config, store: Store, data: str | None) -> str:
+    """The import of a metadata CSV, made unless it is there, or the newest."""
+    if data is None:
+        return open_labelled(store).digest
+    padding, longest_px = config.detect.crop_padding, config.detect.crop_longest_px
+    labelled = import_labelled(store, data, padding=padding, longest_px=longest_px, max_skipped=config.eval.max_skipped)
+    return labelled.digest
+
+
+def embed_with(backbone: Backbone, config: Config, store: Store, *, source: str) -> EmbedResult:
+    """Embed a source with a backbone that is at hand; vectors that the store has are not made again."""
+    start = time.monotonic()
+    opened = open_source(store, source)
+    facts = {"backbone": backbone.digest(), "source": source, "batch_size": config.eval.batch_size}
+    digest = hashlib.blake2b(repr(sorted(facts.items())).encode(), digest_size=8).hexdigest()
+    collection = store.collection("embeddings", digest)
+    finished = collection.finished()
+    pending = [name for name in opened.chunks if name not in finished]
+    num_new = sum(opened.chunks[name].num_rows for name in pending)
+    if pending:
+        logger.info("embed: %d of %d images with %s", num_new, opened.num_rows, backbone.name)
+        with store.lease(f"embeddings-{digest}"):
+            collection.begin({**facts, "name": backbone.name, "image_size": backbone.image_size, "dim": backbone.dim})
+            worker = ChunkEmbedder(backbone, store, source, collection, config)
+            if num_new >= RAY_IMAGES and _ray_is_connected():
+                _embed_on_ray(worker, pending, config)
+            else:
+                for name in pending:
+                    worker.embed_chunk(name)
+    records = collection.finished()
+    num, num_new = (sum(int(records[name]["num"]) for name in names) for names in (opened.chunks, pending))
+    seconds = time.monotonic() - start
+    logger.info("embed: %d new of %d vectors, %.1f s", num_new, num, seconds)
+    return EmbedResult(
+        uri=str(store.path("embeddings", digest)), digest=digest, num=num, num_new=num_new, seconds=seconds
+    )
+
+
+def read_embeddings(store: Store, digest: str) -> tuple[list[str], npt.NDArray[np.float32]]:
+    """Ids and (N, D) float32 unit vectors of an embedding, in the order of its source.
+
+    Raises:
+        StoreError: There is no such embedding, or its shards cannot be read.
+    """
+    collection = store.collection("embeddings", digest)
+    table = collection.read("embeddings", EMBEDDINGS, columns=["id", "vector"])
+    dim = int(collection.settings()["dim"])
+    flat = np.concatenate([np.empty(0, np.float32), *(np.asarray(part.flatten()) for part in table["vector"].chunks)])
+    if flat.size != table.num_rows * dim:
+        raise StoreError(f"embeddings/{digest} was altered: remove it and embed again.")
+    ids: list[str] = table["id"].to_pylist()
+    return ids, flat.reshape(table.num_rows, dim)
+
+
+class ChunkEmbedder:
+    """Embeds chunks of a source and commits them; picklable, so that an actor can hold it.
+
+    Args:
+        backbone: Frozen.
+        store: Holds the crops.
+        source: URI of the source.
+        collection: Takes the vectors.
+        config: ``eval.batch_size`` and ``scale.use_gpu``.
+    """
+
+    def __init__(self, backbone: Backbone, store: Store, source: str, collection: Collection, config: Config) -> None:
+        self._backbone, self._store, self._uri, self._collection = backbone, store, source, collection
+        self._config = config
+        self._source: Source | None = None
+
+    def embed_chunk(self, name: str) -> int:
+        """Embed one chunk; returns the number of its images."""
+        if self._source is None:
+            self._source = open_source(self._store, self._uri)
+            self._backbone.to(device_of(self._config))
+        rows = _without_purged(self._source.chunks[name], self._source.reader(self._store))
+        vectors = self._vectors(self._source, rows)
+        offsets = pa.array(np.arange(len(vectors) + 1, dtype=np.int32) * self._backbone.dim)
+        columns = [
+            rows["id"].combine_chunks(),
+            pa.ListArray.from_arrays(offsets, pa.array(vectors.reshape(-1))),
+            *(rows[column].combine_chunks() for column in ("identity", "camera_id", "encounter_id")),
+        ]
+        self._collection.write("embeddings", name, pa.table(columns, schema=EMBEDDINGS))
+        self._collection.done(name, {"num": len(vectors)})
+        return len(vectors)
+
+    def _vectors(self, source: Source, rows: pa.Table) -> npt.NDArray[np.float32]:
+        batch_size = self._config.eval.batch_size
+        step = max(batch_size, _SLICE // batch_size * batch_size)
+        reader, image_size = source.reader(self._store), self._backbone.image_size
+        parts = [np.empty((0, self._backbone.dim), dtype=np.float32)]
+        for start in range(0, rows.num_rows, step):
+            part = rows.slice(start, step)
+            images = load_images(reader, part["pack"].to_pylist(), part["row"].to_pylist(), image_size=image_size)
+            parts.append(unit_vectors(self._backbone, images, batch_size=batch_size))
+        return np.concatenate(parts)
+
+
+class _Actor:
+    """Holds a backbone on a worker; a row names a chunk."""
+
+    def __init__(self, worker: list[Any]) -> None:
+        import ray
+
+        self._worker: ChunkEmbedder = ray.get(worker[0])
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"num": [self._worker.embed_chunk(str(name)) for name in batch["chunk"]]}
+
+
+def _without_purged(rows: pa.Table, reader: PackReader) -> pa.Table:
+    addresses = zip(rows["pack"].to_pylist(), rows["row"].to_pylist(), strict=True)
+    return rows.filter(pa.array([bool(reader.jpeg(pack, row)) for pack, row in addresses], pa.bool_()))
+
+
+def _ray_is_connected() -> bool:
+    if "ray" not in sys.modules:  # importing it takes a second and cannot connect it
+        return False
+    import ray
+
+    return bool(ray.is_initialized())
+
+
+def _embed_on_ray(worker: ChunkEmbedder, pending: list[str], config: Config) -> None:
+    import ray
+
+    cluster: Callable[[], dict[str, float]] = ray.cluster_resources
+    resources = cluster()
+    num_actors = min(config.scale.workers, len(pending))
+    # a little of every CPU is left: with all of them taken by actors the task that reads the names could never start
+    cpus = config.scale.cpus_per_worker or 0.9 * resources.get("CPU", 1.0) / num_actors
+    gpus = resources.get("GPU", 0.0) >= num_actors if config.scale.use_gpu is None else config.scale.use_gpu
+    names = ray.data.from_items([{"chunk": name} for name in pending], override_num_blocks=len(pending))
+    done = names.map_batches(
+        _Actor,
+        fn_constructor_args=([ray.put(worker)],),  # in a list: a reference is sent, not a copy each
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=num_actors),
+        num_cpus=cpus,
+        num_gpus=1 if gpus else None,
+    )
+    try:
+        num_images = sum(int(row["num"]) for row in done.iter_rows())
+    except ray.exceptions.RayError as error:
+        cause = user_error(error)
+        if cause is None:
+            raise
+        raise cause from None
+    logger.info("embed: %d images by %d actors", num_images, num_actors)
