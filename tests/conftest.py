@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+from wildray.cli.cluster import connect, prepare_environment
+
+prepare_environment()  # before any test imports ray
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 @pytest.fixture(scope="session")
 def ray_session():
     """A Ray on this machine, started once."""
-    from wildray.cli.cluster import connect
-
     connect(None)
     yield
     import ray

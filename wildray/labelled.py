@@ -40,7 +40,7 @@ MAX_SKIPPED = 0.5
 """An import fails when more than this share of its rows cannot be used: then the table, not the images, is at fault."""
 MAX_PIXELS = 100_000_000
 """Larger images are not decoded: a few hundred bytes can claim gigabytes."""
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP")
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 """What is opened; other formats of the imaging library start external programs or are no photographs."""
 _OURS = ("crop_pack", "crop_row", "content_hash")
 _VERSION = 1

@@ -102,7 +102,7 @@ def spool_file(uri: str | None, experiment: str, name: str, folder: str | os.Pat
     if folder is None and database is not None:
         folder = database.parent / "mlspool"
     elif folder is None:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "wildray" / "mlspool"
+        folder = Path(os.environ.get("WILDRAY_CACHE") or "~/.cache/wildray").expanduser() / "mlspool"
     key = hashlib.blake2b("\x1f".join((str(uri), experiment, name)).encode(), digest_size=8).hexdigest()
     return Path(folder).absolute() / f"{key}.jsonl"
 

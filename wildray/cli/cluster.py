@@ -16,6 +16,21 @@ from wildray.errors import ConfigError, StageError
 logger = logging.getLogger(__name__)
 
 
+def prepare_environment(address: str | None = None) -> None:
+    """Choose Ray's authentication and switches; must come before anything imports ``ray``, which reads them then.
+
+    Args:
+        address: Cluster to be joined, or None for this machine (unless RAY_ADDRESS names one).
+    """
+    if (address or os.environ.get("RAY_ADDRESS")) in (None, "", "local"):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if os.environ["RAY_AUTH_MODE"] == "token":
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # workers without GPU keep what the user set
+
+
 def connect(address: str | None, *, verbose: bool = False) -> None:
     """Start Ray on this machine, or join the cluster at ``address`` (or RAY_ADDRESS).
 
@@ -24,12 +39,6 @@ def connect(address: str | None, *, verbose: bool = False) -> None:
         StageError: Ray does not start here.
     """
     address = address or os.environ.get("RAY_ADDRESS")
-    if address in (None, "", "local"):
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        if os.environ["RAY_AUTH_MODE"] == "token":
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # CPU workers keep seeing what the user set
     import ray
 
     if ray.is_initialized():
@@ -38,7 +47,6 @@ def connect(address: str | None, *, verbose: bool = False) -> None:
     logging.getLogger("ray").setLevel(level)
     try:
         if address in (None, "", "local"):
-            # the dashboard's agent must run: without it stopped trials leak their placement group
             ray.init(address="local", include_dashboard=False, log_to_driver=verbose, logging_level=level)
         else:
             ray.init(address=address, log_to_driver=verbose, logging_level=level)
@@ -49,6 +57,12 @@ def connect(address: str | None, *, verbose: bool = False) -> None:
         ) from None
     except (RuntimeError, OSError, ValueError) as error:
         raise StageError(f"Ray did not start ({error}). 'wildray doctor' shows what this machine lacks.") from error
+    if not verbose:
+        import ray.data
+
+        ray.data.DataContext.get_current().enable_progress_bars = False  # the stages draw their own
+        ray.data.DataContext.get_current().print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
     resources = ray.cluster_resources()
     logger.info("Ray has %g CPUs and %g GPUs", resources.get("CPU", 0), resources.get("GPU", 0))
 

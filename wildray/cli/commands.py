@@ -69,7 +69,7 @@ def pretrain(arguments: argparse.Namespace) -> object:
     """
     from wildray.labelled import newest_labelled
     from wildray.learning.train import pretrain as run_stage
-    from wildray.retrieval.evaluate import make_probe
+    from wildray.retrieval.probe import make_probe
 
     config, store = _ready(arguments)
     data = import_data(config, store, arguments.data) if arguments.data else newest_labelled(store)

@@ -43,7 +43,8 @@ def demo(arguments: argparse.Namespace) -> object:
     from wildray.mining.detect import detect
     from wildray.mining.mine import mine
     from wildray.report import report
-    from wildray.retrieval.evaluate import evaluate, make_probe
+    from wildray.retrieval.evaluate import evaluate
+    from wildray.retrieval.probe import make_probe
 
     reserve = store.path("reserve")
     stages: dict[str, Any] = {"simulate": _simulated(config, reserve)}

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from wildray import __version__
 from wildray.cli import commands
+from wildray.cli.cluster import prepare_environment
 from wildray.cli.demo import demo
 from wildray.cli.options import Parser, add_common, add_settings, flags_of, parse
 from wildray.errors import WildrayError
@@ -144,9 +145,9 @@ def configure_logs(*, verbose: bool, quiet: bool) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments: argparse.Namespace | None = None
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         arguments = parse(build_parser(), sys.argv[1:] if argv is None else argv)
+        prepare_environment(getattr(arguments, "address", None))
         configure_logs(verbose=arguments.verbose, quiet=arguments.quiet)
         result = arguments.run(arguments)
     except WildrayError as error:

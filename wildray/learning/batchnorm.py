@@ -39,8 +39,8 @@ class SharedBatchNorm(nn.Module):
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(norm, name))
         self.eps, self.momentum, self.num_workers = norm.eps, norm.momentum, num_workers
-        with_act = isinstance(norm, BatchNormAct2d)
-        self.after = nn.Sequential(norm.drop, norm.act) if with_act else nn.Identity()
+        extra = [norm.get_submodule(name) for name in ("drop", "act")] if isinstance(norm, BatchNormAct2d) else []
+        self.after = nn.Sequential(*extra)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) to the same shape, normalised with the statistics of all workers' samples (equal B)."""

@@ -3,8 +3,8 @@
 In: a job (configuration, store, run, pairs) and this worker's place among the others. Out: the final ``State``; in the
 run's folder ``checkpoints/``, ``history.json`` after every epoch, ``.progress.json`` every second, at the end
 ``backbone.safetensors`` and, last, ``result.json``. Nothing here knows Ray: a test runs it in its own process, Ray
-Train in its workers. All that is random is a function of (seed, step, worker), so a run that goes on from any checkpoint ends
-with the weights of one that was not interrupted, at the same number of workers and threads.
+Train in its workers. All that is random is a function of (seed, step, worker), so a run that goes on from any
+checkpoint ends with the weights of one that was not interrupted, at the same number of workers and threads.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ import ray.data
 from wildray.config import Config, DetectConfig
 from wildray.errors import StageError, user_error
 from wildray.mining.chunks import Row, from_json, plan_chunks, to_json
-from wildray.mining.clock import flag_clocks
+from wildray.mining.clock import captured, flag_clocks
 from wildray.mining.detectors import make_detector
 from wildray.mining.detectors.results import Results, read_results
 from wildray.mining.media import MediaItem, find_media, media_id, media_id_of_name, probe
@@ -160,11 +160,22 @@ def _plan(config: Config, collection: Collection, ids: dict[str, list[MediaItem]
     if not fresh:
         return 0
     logger.info("detect: %d new media", len(fresh))
-    rows = list(tracked(_probed(config, fresh), len(fresh), "reading headers"))
+    absent = {name for name, items in fresh.items() if results is not None and results.is_absent(items[0].uri)}
+    rows = [_absent_row(config, results, name, fresh[name][0]) for name in sorted(absent) if results is not None]
+    at_hand = {name: items for name, items in fresh.items() if name not in absent}
+    if at_hand:
+        rows += tracked(_probed(config, at_hand), len(at_hand), "reading headers")
     rows = flag_clocks(rows)
     chunks = plan_chunks(rows, config.detect, first=len(collection.planned()))
     collection.plan(chunks, covers=fresh)
     return len(fresh)
+
+
+def _absent_row(config: Config, results: Results, name: str, item: MediaItem) -> Row:
+    """The Media row of a medium that only a results file knows."""
+    capture = captured({}, given=item.captured_at, time_zone=config.detect.time_zone)
+    when = {"captured_at": capture.at, "captured_at_text": capture.text, "captured_at_zone": capture.zone}
+    return {**results.media_row(item), **when, "media_id": name, "num_duplicates": 0}
 
 
 def _probed(config: Config, media: dict[str, list[MediaItem]]) -> Iterator[Row]:
@@ -172,7 +183,7 @@ def _probed(config: Config, media: dict[str, list[MediaItem]]) -> Iterator[Row]:
     options = _source_options(config.detect)
     zone, max_bytes = config.detect.time_zone, config.detect.max_file_gb * 1e9
 
-    def probe_batch(batch: dict[str, Any]) -> dict[str, Any]:
+    def probe_batch(batch: Any) -> Any:
         rows = []
         with FrameSource(**options) as source:
             for name in batch["media_id"]:

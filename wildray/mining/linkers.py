@@ -105,9 +105,7 @@ def crossings(
         begin = end
 
 
-def overlapping(
-    xyxy: Floats, category: Int64, starts: Int64, *, first_frame: Int64, second_frame: Int64
-) -> Links:
+def overlapping(xyxy: Floats, category: Int64, starts: Int64, *, first_frame: Int64, second_frame: Int64) -> Links:
     """All pairs of boxes of paired frames that overlap at all and are of one category, with their margins.
 
     Args:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from wildray.mining.clock import captured, clock_flag
 from wildray.mining.inputs import PLAYLIST_SUFFIXES, MediaItem, find_media
 from wildray.mining.sandbox import FrameSource
 
-__all__ = ["MediaItem", "check_file", "find_media", "mark_duplicates", "media_id", "probe"]
+__all__ = ["MediaItem", "check_file", "find_media", "media_id", "media_id_of_name", "probe"]
 
 _HASHED_BYTES = 1 << 20
 
@@ -40,6 +39,11 @@ def media_id(path: str) -> str:
             file.seek(max(_HASHED_BYTES, size - _HASHED_BYTES))
             digest.update(file.read(_HASHED_BYTES))
     return digest.hexdigest()
+
+
+def media_id_of_name(uri: str) -> str:
+    """32 hex digits for a medium whose bytes cannot be read: they depend on its address alone."""
+    return hashlib.blake2b(uri.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def check_file(path: str, *, max_file_bytes: float) -> None:
@@ -96,7 +100,7 @@ def probe(
         The clock is judged by itself: ``clock.flag_clocks`` over all rows sees those that run backwards.
     """
     row: dict[str, Any] = {
-        "media_id": hashlib.blake2b(item.uri.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest(),
+        "media_id": media_id_of_name(item.uri),
         "uri": item.uri,
         "kind": item.kind,
         "camera_id": item.camera_id,
@@ -126,24 +130,3 @@ def probe(
     row.update(captured_at=capture.at, captured_at_text=capture.text, captured_at_zone=capture.zone)
     row["clock_flag"] = clock_flag(capture.at)
     return row
-
-
-def mark_duplicates(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Give files with the same bytes as an earlier one the status ``duplicate``, and count them there.
-
-    Args:
-        rows: Media rows, in the order of the collection.
-
-    Returns:
-        Copies of the rows in the same order. Missing files are left alone.
-    """
-    marked = [dict(row) for row in rows]
-    first: dict[str, dict[str, Any]] = {}
-    for row in marked:
-        if row["status"] == "missing":
-            continue
-        original = first.setdefault(row["media_id"], row)
-        if original is not row:
-            original["num_duplicates"] += 1
-            row["status"], row["error"] = "duplicate", f"the same bytes as {original['uri']}"
-    return marked

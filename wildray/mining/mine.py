@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import pickle
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray
 import ray.data
-import ray.exceptions
 
 from wildray.config import Config, MineConfig, ScaleConfig
 from wildray.errors import ConfigError, StageError, WildrayError, nearest
@@ -175,11 +175,10 @@ def _work(config: Config, source: Collection, target: Collection, finished: Mapp
         compute=ray.data.TaskPoolStrategy(size=workers),
         num_cpus=_cpus_per_task(config.scale),
     )
-    try:
-        for _ in tracked(tasks.iter_rows(), len(left), "mining"):
-            pass
-    except ray.exceptions.RayError as error:
-        raise _cause(error) from error
+    for row in tracked(tasks.iter_rows(), len(left), "mining"):
+        if row["error"]:
+            error: WildrayError = pickle.loads(row["error"])
+            raise error
 
 
 def _cpus_per_task(scale: ScaleConfig) -> float:
@@ -187,17 +186,7 @@ def _cpus_per_task(scale: ScaleConfig) -> float:
     if scale.cpus_per_worker is not None:
         return scale.cpus_per_worker
     cpus = float(ray.cluster_resources().get("CPU", 1.0)) if ray.is_initialized() else 1.0
-    return min(1.0, cpus / scale.workers / 2)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The error of ours that a task raised, where there is one under Ray's wrappings."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, WildrayError):
-            return inner
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return error
+    return max(0.1, min(1.0, cpus / scale.workers / 2))
 
 
 def _shards(config: MineConfig, source: Collection, finished: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -251,7 +240,16 @@ def sequence_gap_s(config: MineConfig) -> float:
 
 
 def _mine_shard(row: dict[str, Any], *, config: MineConfig, source: Collection, target: Collection) -> dict[str, Any]:
-    """One task: read what the shard needs, decide, publish, record. The row it returns only says that it is done."""
+    """One task: work on a shard. An error of ours comes back as a value, since Ray Data loses the cause of its own."""
+    try:
+        _publish_shard(row, config, source, target)
+    except WildrayError as error:
+        return {"shard": row["shard"], "error": pickle.dumps(error)}
+    return {"shard": row["shard"], "error": b""}
+
+
+def _publish_shard(row: Mapping[str, Any], config: MineConfig, source: Collection, target: Collection) -> None:
+    """Read what a shard needs, decide, publish, record."""
     shard, chunks = str(row["shard"]), [str(chunk) for chunk in row["chunks"]]
     sequences = pa.ipc.open_stream(row["sequences"]).read_all()
     frames = source.read("frames", FRAMES, columns=FRAME_COLUMNS, chunks=chunks)
@@ -266,4 +264,3 @@ def _mine_shard(row: dict[str, Any], *, config: MineConfig, source: Collection, 
         "num_detections": static.num_rows,
     }
     target.done(shard, record)
-    return {"shard": shard}

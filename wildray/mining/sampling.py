@@ -103,7 +103,8 @@ def choose_frames(
         # The first target that is nearer to this key frame than to the one before; none may lie at its upper border.
         first = np.floor((np.append(-interval_s / 2, middle) + TOLERANCE_S) / interval_s) + 1
         first[0] = 0
-        chosen = first * interval_s <= np.append(middle, max(end_s, times[-1])) + TOLERANCE_S
+        end = max(end_s - 2 * TOLERANCE_S, times[-1])  # the end itself is no target
+        chosen = first * interval_s <= np.append(middle, end) + TOLERANCE_S
     else:
         first = np.ceil((times - TOLERANCE_S) / interval_s)
         chosen = first * interval_s + TOLERANCE_S < np.append(times[1:], max(end_s, times[-1] + 2 * TOLERANCE_S))

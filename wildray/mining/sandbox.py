@@ -63,7 +63,7 @@ class FrameSource:
         self._task = task
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
-        self._answered = False
+        self._answered = self._busy = False
         self.report: Report | None = None
 
     def __enter__(self) -> Self:
@@ -79,7 +79,7 @@ class FrameSource:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the child: a copy in another process starts its own."""
-        return {**self.__dict__, "_process": None, "_channel": None, "_answered": False}
+        return {**self.__dict__, "_process": None, "_channel": None, "_answered": False, "_busy": False}
 
     def close(self) -> None:
         """End the child. The next call would start another."""
@@ -89,7 +89,7 @@ class FrameSource:
             self._process.kill()
             self._process.wait()
         self._process = self._channel = None
-        self._answered = False
+        self._answered = self._busy = False
 
     def probe(self, path: str, kind: Kind) -> dict[str, Any]:
         """Facts of a file.
@@ -131,7 +131,7 @@ class FrameSource:
             start_s: Only frames shown at this time or later. Windows [a, b), [b, c) ... together give just what one
                 pass over the whole file gives.
             stop_s: Only frames shown before this time; None: to the end.
-            frame_indices: These frames instead of those at the interval; the window does not apply to them.
+            frame_indices: These frames, as far as they lie in the window, instead of those at the interval.
 
         Yields:
             Frames.
@@ -160,7 +160,7 @@ class FrameSource:
             ours, theirs = socket.socketpair()
             # Nothing of the parent's environment, where secrets may stand, except what finding the code needs.
             kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
-            code_path = os.pathsep.join(path for path in sys.path if path) or os.curdir
+            code_path = os.pathsep.join(os.path.abspath(path) for path in sys.path)
             environment = {**kept, "PYTHONPATH": code_path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
             with theirs:
                 self._process = subprocess.Popen(
@@ -177,15 +177,18 @@ class FrameSource:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     env=environment,
+                    cwd=os.path.abspath(os.sep),
                     start_new_session=True,  # the user's Ctrl-C goes to the parent alone
                 )
             self._channel = ours
         return self._channel
 
     def _ask(self, path: str, kind: Kind, request: dict[str, object]) -> Iterator[Frame | Report | dict[str, Any]]:
+        if self._busy:
+            self.close()  # an earlier answer was left unread: its child is of no use
         channel = self._start()
-        done = False
-        common = {"path": path, "kind": kind, "max_pixels": self._max_pixels, "threads": self._threads}
+        self._busy, done = True, False
+        common = {"path": os.path.abspath(path), "kind": kind, "max_pixels": self._max_pixels, "threads": self._threads}
         try:
             channel.settimeout(self._timeout_s if self._answered else self._timeout_s + START_TIMEOUT_S)
             send(channel, {**common, **request})
@@ -208,13 +211,15 @@ class FrameSource:
                 "(detect.decode_timeout).",
                 "timeout",
             ) from None
-        except (EOFError, ConnectionError) as error:
+        except (EOFError, OSError) as error:
             raise MediaError(f"{path}: the decoder crashed ({self._last_words()}).", "crashed") from error
         except (ValueError, KeyError, TypeError) as error:
             raise MediaError(f"{path}: the decoder gave nonsense ({error}) and was stopped.", "crashed") from error
         finally:
-            if not done:
-                self.close()  # whatever the child is still at is of no use
+            if self._channel is channel:
+                self._busy = False
+                if not done:
+                    self.close()  # whatever the child is still at is of no use
 
     def _last_words(self) -> str:
         if self._process is None:

@@ -69,7 +69,7 @@ def assign_sequences(media: pa.Table, *, gap_s: float) -> pa.Table:
         }
     )
     table = table.sort_by([(name, "ascending") for name in ("camera_id", "has_clock", "start_us", "uri", "media_id")])
-    table = table.filter(pa.array(_first_of_each(table["media_id"].to_pylist())))
+    table = table.filter(pa.array(_first_of_each(table["media_id"].to_pylist()), pa.bool_()))
     start = _numpy(table["start_us"]).astype(np.int64)
     clock = _numpy(table["has_clock"]).astype(bool)
     cameras = pc.dictionary_encode(table["camera_id"].combine_chunks()).indices.to_numpy(zero_copy_only=False)
@@ -227,6 +227,7 @@ def _nearest_later(group: Int64, value: Int64, interval: int, spacing: Int64) ->
     own = np.arange(len(line))
     after = np.searchsorted(line, target)
     before = np.maximum(after - 1, 0)
+    before = np.where(before > own, np.maximum(np.searchsorted(line, line[before]), own + 1), before)
     after_ok = after < len(line)
     after = np.minimum(after, len(line) - 1)
     far = np.iinfo(np.int64).max

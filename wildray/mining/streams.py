@@ -8,7 +8,6 @@ camera traps' formats.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from itertools import chain
 from typing import NamedTuple
@@ -17,6 +16,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from wildray.errors import MediaError
@@ -71,6 +71,9 @@ def open_video(path: str, *, max_pixels: int, threads: int = 1) -> tuple[InputCo
         raise MediaError(f"{path}: a {container.format.name} file without a video stream.")
     stream = streams[0]
     context = stream.codec_context
+    if context is None:
+        container.close()
+        raise MediaError(f"{path}: no decoder for its video. Convert the file to H.264.")
     if context.width * context.height > max_pixels:
         container.close()
         raise MediaError(
@@ -162,6 +165,8 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[av.Pa
 
 
 def _announced_s(container: InputContainer, stream: VideoStream) -> float | None:
+    if container.format.name == "avi" and stream.frames and stream.time_base:
+        return float(stream.frames * stream.time_base)  # the duration is guessed from the file's size
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return container.duration / av.time_base if container.duration else None
@@ -180,22 +185,31 @@ def _index(
     if last_units == 0:
         last_units = int(np.median(np.diff(ordered))) if len(ordered) > 1 else 1
     end_s = float(ordered[-1] - ordered[0] + last_units) * time_base_s
+    from_zero_s = max(end_s, float(ordered[-1] + last_units) * time_base_s)
     note = None
     if format_name.startswith("mov") and len(packets) < num_announced:
         note = f"the file breaks off: it has {len(packets)} of the {num_announced} frames it announces"
     elif (
-        not format_name.startswith("mov") and announced_s and end_s < ANNOUNCED_SHARE * announced_s - ANNOUNCED_SLACK_S
+        not format_name.startswith("mov") and announced_s and from_zero_s < ANNOUNCED_SHARE * announced_s - ANNOUNCED_SLACK_S
     ):
         note = f"the file breaks off: it has {end_s:.1f} of the {announced_s:.1f} s it announces"
     return PacketIndex(pts, dts, key, shown, time_base_s, end_s, note)
 
 
+def decoded(context: VideoCodecContext, packet: av.Packet[VideoStream] | None) -> list[av.VideoFrame]:
+    """What the decoder gives for a packet, or at the end (None). A damaged one gives nothing; the next may be whole."""
+    try:
+        return context.decode(packet)
+    except av.error.MemoryError:
+        raise
+    except av.error.FFmpegError:
+        return []
+
+
 def decode_all(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | None]:
     """Every frame of a stream in presentation order, damaged packets passed over; None once for every packet read."""
     for packet in chain(packets_of(container, stream), [None]):
-        # The frame of a damaged packet is missed, the next ones may be whole.
-        with contextlib.suppress(av.error.InvalidDataError, av.error.EOFError):
-            yield from stream.codec_context.decode(packet)
+        yield from decoded(stream.codec_context, packet)
         yield None
 
 

@@ -10,23 +10,20 @@ rate, torchcodec 9-11.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import av
 import numpy as np
 import numpy.typing as npt
-from av.video.stream import VideoStream
 
 from wildray.errors import MediaError
+from wildray.mining.reader import PacketReader
 from wildray.mining.sampling import PacketIndex, Run, Sampling, choose_frames, plan_runs, within
 from wildray.mining.streams import decode_all, open_video, read_index, upright
 
 Kind = Literal["video", "still"]
-
-SKIPPED_PACKETS = 64
-"""Packets that are read past without decoding rather than sought over: about what a seek costs."""
 
 INFRARED_LEVELS = 4.0
 """Frames whose channels differ by less than this many of 255 levels on average are taken for infrared ones."""
@@ -117,33 +114,57 @@ def decode_video(request: Request) -> Iterator[Frame | Report | None]:
             exceed ``max_pixels`` (``too_large``).
     """
     index: PacketIndex | None = None
-    for step in read_index(request.path, max_pixels=request.max_pixels, threads=request.threads):
-        if step is None:
+    for index in _indexed(request):
+        if index is None:
             yield None
-        else:
-            index = step
     assert index is not None
-    times_s, order = index.times_s, index.order
-    asked = len(times_s)
-    if request.frame_indices is not None:
-        wanted = np.unique(np.array(request.frame_indices, dtype=np.int64))
-        asked = len(wanted)
-        wanted = wanted[(wanted >= 0) & (wanted < len(times_s))]
-        beyond = asked - len(wanted)
-    else:
-        wanted = choose_frames(
-            times_s, index.key[order], end_s=index.end_s, interval_s=request.interval_s, sampling=request.sampling
-        )
-        wanted = within(wanted, times_s, start_s=request.start_s, stop_s=request.stop_s)
-        beyond = 0
+    wanted, num_beyond = _wanted(request, index)
     num_given = 0
     for frame in (_decode_counting if index.counted else _decode_runs)(request, index, wanted):
         num_given += frame is not None
         yield frame
-    note = _note(index, num_wanted=len(wanted), num_given=num_given, num_beyond=beyond)
     if num_given == 0 and len(wanted) > 0:
         raise MediaError(f"{request.path}: none of {len(wanted)} frames could be decoded. Is the file damaged?")
-    yield Report(len(times_s), index.end_s, num_given, note)
+    note = _note(index, num_wanted=len(wanted), num_given=num_given, num_beyond=num_beyond)
+    yield Report(int(index.shown.sum()), index.end_s, num_given, note)
+
+
+_indexed_last: dict[tuple[str, int, int, int], PacketIndex] = {}
+"""The index of the file read last: the windows of a long file are asked for one after another."""
+
+
+def _indexed(request: Request) -> Iterator[PacketIndex | None]:
+    try:
+        facts = os.stat(request.path)
+    except OSError as error:
+        raise MediaError(f"{request.path}: {error.strerror}.", "missing") from None
+    key = (request.path, facts.st_size, facts.st_mtime_ns, request.max_pixels)
+    if key not in _indexed_last:
+        for index in read_index(request.path, max_pixels=request.max_pixels, threads=request.threads):
+            yield None
+            if index is not None:
+                _indexed_last.clear()
+                _indexed_last[key] = index
+    yield _indexed_last[key]
+
+
+def _wanted(request: Request, index: PacketIndex) -> tuple[npt.NDArray[np.int64], int]:
+    """Positions asked for, ascending, and how many more were asked for that the file does not have."""
+    times_s = index.times_s
+    if request.frame_indices is not None:
+        asked = np.unique(np.array(request.frame_indices, dtype=np.int64))
+        chosen = asked[(asked >= 0) & (asked < len(times_s))]
+        num_beyond = len(asked) - len(chosen)
+    else:
+        chosen = choose_frames(
+            times_s,
+            index.key[index.order],
+            end_s=index.end_s,
+            interval_s=request.interval_s,
+            sampling=request.sampling,
+        )
+        num_beyond = 0
+    return within(chosen, times_s, start_s=request.start_s, stop_s=request.stop_s), num_beyond
 
 
 def _note(index: PacketIndex, *, num_wanted: int, num_given: int, num_beyond: int) -> str | None:
@@ -158,20 +179,17 @@ def _note(index: PacketIndex, *, num_wanted: int, num_given: int, num_beyond: in
 def _decode_runs(request: Request, index: PacketIndex, wanted: npt.NDArray[np.int64]) -> Iterator[Frame | None]:
     if len(wanted) == 0:
         return
-    times_s, order = index.times_s, index.order
+    times_s = index.times_s
     whole = [Run(0, len(index.pts) - 1, tuple(wanted.tolist()))]
     runs = plan_runs(index, wanted) if request.seek else whole
-    with _Reader(request, index) as reader:
+    with PacketReader(request.path, index, max_pixels=request.max_pixels, threads=request.threads) as reader:
         for run in runs:
-            numbers = {int(index.pts[order[frame]]): frame for frame in run.frames}
-            for picture in reader.decode(run, set(numbers)):
+            for picture in reader.decode_with_retry(run):
                 if picture is None:
                     yield None
                     continue
-                frame = numbers.pop(picture[0], None)
-                if frame is not None:
-                    image = picture[1]
-                    yield Frame(frame, float(times_s[frame]), image, is_infrared(image))
+                number, image = picture.frame, picture.image
+                yield Frame(number, float(times_s[number]), image, is_infrared(image))
 
 
 def _decode_counting(request: Request, index: PacketIndex, wanted: npt.NDArray[np.int64]) -> Iterator[Frame | None]:
@@ -192,90 +210,3 @@ def _decode_counting(request: Request, index: PacketIndex, wanted: npt.NDArray[n
             number += 1
     finally:
         container.close()
-
-
-class _Reader:
-    """Reads runs of packets from a file in order and decodes them."""
-
-    def __init__(self, request: Request, index: PacketIndex) -> None:
-        self._request = request
-        self._index = index
-        self._number_of = {int(pts): number for number, pts in enumerate(index.pts.tolist())}
-        self._can_seek = True
-        self._open()
-
-    def _open(self) -> None:
-        self._container, self._stream = open_video(
-            self._request.path, max_pixels=self._request.max_pixels, threads=self._request.threads
-        )
-        self._packets = self._container.demux(self._stream)
-        self._next = 0
-
-    def __enter__(self) -> _Reader:
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        self._container.close()
-
-    def _read(self) -> tuple[int, av.Packet[VideoStream]] | None:
-        """The next packet of the index with its number; None at the end."""
-        while True:
-            try:
-                packet = next(self._packets)
-            except (StopIteration, av.error.FFmpegError):
-                return None
-            if packet.pts is None:
-                packet.pts = packet.dts
-            number = self._number_of.get(packet.pts) if packet.pts is not None else None
-            if number is not None and packet.size:
-                self._next = number + 1
-                return number, packet
-
-    def _go_to(self, number: int) -> tuple[int, av.Packet[VideoStream]] | None:
-        """The packet of that number, by reading on or by seeking."""
-        if self._can_seek and number - self._next > SKIPPED_PACKETS:
-            # Some formats seek by decoding time, some by presentation time: the earlier of both lands at or before.
-            time = min(int(self._index.pts[number]), int(self._index.dts[number]))
-            try:
-                self._container.seek(time, stream=self._stream, backward=True)
-                self._packets = self._container.demux(self._stream)
-                got = self._read()
-            except av.error.FFmpegError:
-                got = None
-            if got is None or got[0] > number:
-                self._can_seek = False
-                self._container.close()
-                self._open()
-                got = self._read()
-        else:
-            got = self._read()
-        while got is not None and got[0] < number:
-            got = self._read()
-        return got
-
-    def decode(self, run: Run, wanted_pts: set[int]) -> Iterator[tuple[int, npt.NDArray[np.uint8]] | None]:
-        """Pictures of a run whose time stamps are wanted, as (pts, RGB image); None as a sign of life."""
-        context = self._stream.codec_context
-        got = self._go_to(run.first)
-        while got is not None and got[0] <= run.last:
-            number, packet = got
-            # Pictures that no other depends on and nobody wants need not be decoded.
-            context.skip_frame = "DEFAULT" if packet.pts in wanted_pts else "NONREF"
-            yield from self._pictures(packet, wanted_pts)
-            yield None
-            if number == run.last:
-                break
-            got = self._read()
-        yield from self._pictures(None, wanted_pts)
-        context.flush_buffers()
-
-    def _pictures(
-        self, packet: av.Packet[VideoStream] | None, wanted_pts: set[int]
-    ) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-        try:
-            frames = self._stream.codec_context.decode(packet)
-        except av.error.InvalidDataError:
-            return  # a damaged packet: its frame is missed, and counted as such, the next ones may be whole
-        for frame in frames:
-            if frame.pts in wanted_pts:
-                yield frame.pts, upright(frame, max_pixels=self._request.max_pixels)

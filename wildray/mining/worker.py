@@ -18,6 +18,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,16 +34,23 @@ FRAMES_AHEAD = 8
 BYTES_AHEAD = 128 << 20
 """The same bound in bytes, for large frames: one waits at the least."""
 
+ALIVE_S = 0.5
+"""Signs of life are passed on this often at most."""
+
 HEADER = struct.Struct("<I")
 """Length of the JSON header that follows."""
 
 
 def limit_process(memory_mb: int) -> None:
-    """Cap this process's memory at so many MB above what it holds now, and forbid it to write files or dump core."""
-    with open("/proc/self/statm") as statm:
-        held = int(statm.read().split()[0]) * resource.getpagesize()
-    cap = held + (memory_mb << 20)
-    resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
+    """Cap this process's memory at so many MB above what it holds now, and forbid it to write files or dump core.
+
+    The memory cap works on Linux only: macOS ignores it.
+    """
+    if sys.platform == "linux":
+        with open("/proc/self/statm") as statm:
+            held = int(statm.read().split()[0]) * resource.getpagesize()
+        cap = held + (memory_mb << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
@@ -80,15 +88,13 @@ def receive_header(channel: socket.socket, *, max_bytes: int = 1 << 20) -> dict[
     return header
 
 
-def _header(message: Message) -> tuple[dict[str, object], memoryview | None]:
+def _header(message: Frame | Report | dict[str, object]) -> tuple[dict[str, object], memoryview | None]:
     if isinstance(message, Frame):
         height, width = message.image.shape[:2]
         facts = {"frame_index": message.frame_index, "time_s": message.time_s, "infrared": message.infrared}
         return {"type": "frame", "height": height, "width": width, **facts}, message.image.data.cast("B")
     if isinstance(message, Report):
         return {"type": "report", **vars(message)}, None
-    if message is None:
-        return {"type": "alive"}, None
     return {"type": "facts", "facts": message}, None
 
 
@@ -119,8 +125,6 @@ class _Ahead:
                 )
                 self._frames += 1
                 self._bytes += size
-        elif header["type"] == "alive" and not self._queue.empty():
-            return  # whatever waits is sign of life enough
         self._queue.put((header, payload))
 
     def write_to(self, channel: socket.socket) -> None:
@@ -141,7 +145,7 @@ class _Ahead:
 def _leave_with_parent(channel: socket.socket) -> None:
     """End this process as soon as the parent's end of the socket is closed, even amid a decoder that hangs."""
     poll = select.poll()
-    poll.register(channel, select.POLLHUP | select.POLLRDHUP)
+    poll.register(channel, select.POLLHUP | getattr(select, "POLLRDHUP", 0))
     poll.poll()
     os._exit(0)
 
@@ -161,9 +165,14 @@ def serve(channel: socket.socket, task: Task) -> None:
             request = receive_header(channel, max_bytes=1 << 30)
         except (EOFError, OSError):
             return
+        alive_at = time.monotonic()
         try:
             for message in task(request):
-                ahead.put(*_header(message))
+                if message is not None:
+                    ahead.put(*_header(message))
+                elif time.monotonic() - alive_at > ALIVE_S:
+                    ahead.put({"type": "alive"})
+                    alive_at = time.monotonic()
         except Exception as error:
             ahead.put(_error(error))
         ahead.put({"type": "end"})

@@ -1,6 +1,7 @@
 """Crops as they stand on the page: small JPEGs, framed, or a word where there is none.
 
-In: addresses of crops and boxes. Out: markup. Crops are scaled down for the page, and decoded at the size that is needed.
+In: addresses of crops and boxes. Out: markup. Crops are scaled down for the page, and decoded at the
+size that is needed.
 """
 
 from __future__ import annotations

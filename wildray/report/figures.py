@@ -1,8 +1,8 @@
 """Charts: arrays in, drawn figures out, as SVG for the page and PNG for everything else.
 
-In: numpy arrays and plain numbers. Out: ``Chart``. The SVG's text stays text and its neutral colours are CSS variables of
-the page, so that it is sharp in print and readable on light and dark. Matplotlib's ``Figure`` is used without pyplot,
-whose global state several threads would share; colours are those of Okabe and Ito, told apart by the colour-blind too.
+In: numpy arrays and plain numbers. Out: ``Chart``. The SVG's text stays text, its neutral colours are CSS variables
+of the page, so that it is sharp in print and readable on light and dark. Matplotlib's ``Figure`` is used without pyplot,
+whose global state threads would share. Series differ in marker as well as colour, for the colour-blind.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Numbers = npt.NDArray[np.float64]
 COLORS = ("#3b82c4", "#d9822b", "#2a9d74", "#c2577a", "#8e6bbf", "#b59b00", "#5aa9c9", "#d1495b")
 _INK, _SOFT, _LINE, _CARD = "#20241f", "#5d645b", "#dcdad0", "#ffffff"
 _VARIABLES = {_INK: "var(--ink)", _SOFT: "var(--soft)", _LINE: "var(--line)", _CARD: "var(--card)"}
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "wildray",  # the same data give the same bytes
     "text.parse_math": False,  # a camera called $x$ is no formula
@@ -83,7 +83,9 @@ def histograms(name: str, panels: Sequence[tuple[str, str, Numbers]]) -> Chart:
             low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
             if low == high:
                 low, high = low - 0.5, high + 0.5
-            axes.hist(finite, bins=min(40, max(8, round(np.sqrt(finite.size)))), range=(low, high), color=COLORS[number])
+            axes.hist(
+                finite, bins=min(40, max(8, round(np.sqrt(finite.size)))), range=(low, high), color=COLORS[number]
+            )
             axes.set(title=title, xlabel=label)
             axes.grid(visible=False, axis="x")
             axes.yaxis.get_major_locator().set_params(integer=True)
@@ -118,7 +120,9 @@ def curves(name: str, panels: Sequence[tuple[str, str, Mapping[str, tuple[Number
     return _chart(name, (9.6, 2.7 * -(-len(panels) // 3)), draw)
 
 
-def timeline(name: str, rows: Mapping[str, npt.NDArray[np.datetime64]], categories: Mapping[str, Sequence[str]]) -> Chart:
+def timeline(
+    name: str, rows: Mapping[str, npt.NDArray[np.datetime64]], categories: Mapping[str, Sequence[str]]
+) -> Chart:
     """When each camera saw something.
 
     Args:
@@ -226,7 +230,12 @@ def _chart(name: str, size_inches: tuple[float, float], draw: Callable[[Figure],
 def _inline(svg: str, name: str) -> str:
     """The svg element alone, its neutral colours as variables of the page, its ids its own."""
     element = svg[svg.index("<svg") :]
-    for part in (r"<metadata>.*?</metadata>", r"<style.*?</style>", r' xmlns(:xlink)?="[^"]*"', r"font-family: [^;\"]*;"):
+    for part in (
+        r"<metadata>.*?</metadata>",
+        r"<style.*?</style>",
+        r' xmlns(:xlink)?="[^"]*"',
+        r"font-family: [^;\"]*;",
+    ):
         element = re.sub(part, "", element, flags=re.DOTALL)
     element = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", element)
     for color, variable in _VARIABLES.items():

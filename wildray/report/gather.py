@@ -1,8 +1,8 @@
 """What the stages wrote, read for the page.
 
-In: a store and the names of a run, a detection run and a pair set, all optional. Out: ``Findings``, in which whatever is
-missing is None or empty. Nothing here fails because a stage has not run; a table that was altered does raise, since a
-page that silently leaves it out would mislead.
+In: a store and the names of a run, a detection run and a pair set, all optional. Out: ``Findings``, in which
+what is missing is None or empty. Nothing here fails because a stage has not run; a table that was altered does raise,
+since a page that silently leaves it out would mislead.
 """
 
 from __future__ import annotations

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from wildray.report.style import STYLE
+from wildray.report.words import SECTIONS
 
 
 class Html(str):
@@ -23,11 +24,11 @@ class Html(str):
 Content = Html | str | int | float | None
 
 
-def tag(name: str, *children: Content | Iterable[Html], **attributes: object) -> Html:
+def tag(kind: str, /, *children: Content | Iterable[Html], **attributes: object) -> Html:
     """An element.
 
     Args:
-        name: Name of the element.
+        kind: Name of the element.
         children: Markup as it is, anything else as escaped text; None is nothing.
         attributes: ``class_`` is written ``class``, ``stroke_width`` ``stroke-width``; None leaves one out.
     """
@@ -37,7 +38,7 @@ def tag(name: str, *children: Content | Iterable[Html], **attributes: object) ->
         if value is not None
     )
     inner = "".join(text(child) for child in children)
-    return Html(f"<{name}{written}>" if name in ("img", "br", "meta") else f"<{name}{written}>{inner}</{name}>")
+    return Html(f"<{kind}{written}>" if kind in ("img", "br", "meta") else f"<{kind}{written}>{inner}</{kind}>")
 
 
 def text(child: Content | Iterable[Html]) -> Html:
@@ -78,32 +79,36 @@ def note(*children: Content) -> Html:
     return tag("p", *children, class_="note")
 
 
-def section(identifier: str, title: str, how: str, *body: Content | Iterable[Html]) -> Html:
-    """A section: title, how to read it, what there is."""
-    return tag("section", tag("h2", title), tag("p", how, class_="how"), *body, id=identifier)
+def section(identifier: str, *body: Content | Iterable[Html], title: str | None = None) -> Html:
+    """A section of ``words.SECTIONS``: title, how to read it, what there is."""
+    _, usual, how = SECTIONS[identifier]
+    return tag("section", tag("h2", title or usual), tag("p", how, class_="how"), *body, id=identifier)
 
 
-def document(title: str, subtitle: Content, sections: Sequence[tuple[str, str, Html]], footer: str) -> str:
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def document(title: str, subtitle: Content, sections: Mapping[str, Html], footer: str) -> str:
     """The whole page.
 
     Args:
         title: Heading of the page.
         subtitle: The line under it.
-        sections: (identifier, short name for the navigation, element) of each.
+        sections: Identifiers of ``words.SECTIONS`` to elements, in order.
         footer: The last line.
     """
-    links = tag("nav", (tag("a", name, href=f"#{identifier}") for identifier, name, _ in sections))
+    links = tag("nav", (tag("a", SECTIONS[name][0], href=f"#{name}") for name in sections))
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         # nothing is fetched and nothing runs, whatever a name in the data may hold
-        tag("meta", http_equiv="Content-Security-Policy", content="default-src 'none'; img-src data:; style-src 'unsafe-inline'"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("title", title),
         tag("style", Html(STYLE)),
     )  # fmt: skip
     header = tag("header", tag("h1", title), tag("p", subtitle), links)
-    main = tag("main", (element for _, _, element in sections))
+    main = tag("main", sections.values())
     body = tag("body", header, main, tag("footer", footer))
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"

@@ -55,7 +55,7 @@ pre {
   padding: 1rem; background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
 }
 .tiles {
-  display: grid; grid-template-columns: repeat(auto-fill, minmax(8.6rem, 1fr)); gap: .7rem; margin: 0 0 1.2rem;
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(9.6rem, 1fr)); gap: .7rem; margin: 0 0 1.2rem;
   padding: 0;
 }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .7rem .9rem; }
@@ -90,6 +90,8 @@ figcaption { font-size: .8rem; line-height: 1.4; color: var(--soft); overflow-wr
 }
 .card figcaption { padding: .45rem .1rem 0; }
 .card figcaption b { color: var(--ink); font-weight: 600; }
+.pair { display: grid; grid-template-columns: 1fr 5.2rem; gap: .6rem; align-items: start; }
+.pair .map { border: 1px solid var(--line); }
 .two { display: grid; grid-template-columns: 1fr 1fr; gap: .35rem; }
 .crop {
   height: 7.6rem; display: flex; align-items: center; justify-content: center; background: var(--paper);

@@ -76,10 +76,10 @@ def score(queries: Float32, gallery: Float32, *, masks: Masks) -> Scores:
         raise DataError(
             f"Queries have {queries.shape[1]} dimensions and the gallery {gallery.shape[1]}: embed both anew."
         )
-    wide = gallery.astype(np.float64).T
+    wide = _normalised(gallery).T
 
     def similarity(block: slice) -> Float64:
-        return np.asarray(np.round(queries[block].astype(np.float64) @ wide, _DECIMALS), dtype=np.float64)
+        return np.asarray(np.round(_normalised(queries[block]) @ wide, _DECIMALS), dtype=np.float64)
 
     return _score(len(queries), len(gallery), masks, similarity)
 
@@ -114,6 +114,11 @@ def check_vectors(vectors: Float32, name: str) -> None:
         raise DataError(
             f"A vector of the {name} has norm {norms[np.abs(norms - 1).argmax()]:.4g}, expected unit vectors."
         )
+
+
+def _normalised(vectors: Float32) -> Float64:
+    wide = vectors.astype(np.float64)  # a float32 unit vector is off by up to 1e-7, which would settle close rankings
+    return np.asarray(wide / np.linalg.norm(wide, axis=1, keepdims=True), dtype=np.float64)
 
 
 def _score(num_queries: int, num_gallery: int, masks: Masks, similarity: Callable[[slice], Float64]) -> Scores:

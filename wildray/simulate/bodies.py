@@ -34,7 +34,7 @@ class Part:
         pivot: The joint, in units.
         outline: (N, 2) float32 in units.
         far: Whether it is on the side turned away, and darker.
-        fade: Share of its height, from the top, over which it melts into the part below it.
+        fade: Distance from the joint, in units, within which it melts into the part below it.
         rgb: A colour of its own instead of the coat (horns, hoofs), or None.
     """
 
@@ -79,7 +79,7 @@ def smooth_outline(points: list[tuple[float, float]]) -> F32:
     t = np.linspace(0, 1, 8, endpoint=False)[None, :, None]
     a, b, c, d = (p[:, None] for p in (p0, p1, p2, p3))
     curve = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
-    return curve.reshape(-1, 2).astype(np.float32)
+    return np.asarray(curve.reshape(-1, 2), np.float32)
 
 
 def along(start: tuple[float, float], angle_deg: float, length: float) -> tuple[float, float]:
@@ -124,12 +124,12 @@ def _leg(form: Form, name: str, side: str) -> list[Part]:
     hull = np.asarray(cv2.convexHull(lower), np.float32).reshape(-1, 2)
     return [
         Part(f"{name}_{side}_lower", f"{name}_{side}_upper", knee, hull, far=far),
-        Part(f"{name}_{side}_upper", "trunk", hip, thigh, far=far, fade=0.0 if far else 0.5),
+        Part(f"{name}_{side}_upper", "trunk", hip, thigh, far=far, fade=0.0 if far else width * 2.0),
     ]
 
 
 def _head(form: Form, back: float) -> list[Part]:
-    base = (0.9, back + 0.3 * form.depth)
+    base = (0.85, back + 0.4 * form.depth)
     end = along(base, form.neck_angle, form.neck)
     skull_radius = max(form.neck_width * 0.72, form.head * 0.38)
     muzzle = along(end, -32, form.head)
@@ -138,12 +138,12 @@ def _head(form: Form, back: float) -> list[Part]:
     outline = np.asarray(cv2.convexHull(head.astype(np.float32)), np.float32).reshape(-1, 2)
     ear_base = along(end, 110, skull_radius * 0.75)
     ear = limb(ear_base, along(ear_base, 118, form.ear), form.ear * 0.36, form.ear * 0.12)
-    parts = [Part("ear_far", "head", ear_base, ear + np.float32([0.03, 0.0]), far=True)]
+    parts = [Part("ear_far", "head", ear_base, ear + np.array([0.03, 0.0], np.float32), far=True)]
     if form.horn:
         top = along(ear_base, 76, form.horn)
         parts.append(Part("horn", "head", ear_base, limb(ear_base, top, 0.022, 0.006), rgb=(62, 54, 46)))
     neck = limb(base, end, form.neck_width * 1.25, form.neck_width * 0.75)
-    parts.append(Part("neck", "trunk", base, neck, fade=0.0))
+    parts.append(Part("neck", "trunk", base, neck, fade=form.neck_width * 0.9))
     if form.mane:
         ridge = [along(base, 138, form.neck_width * 1.2), along(end, 138, form.neck_width * 0.8)]
         parts.append(Part("mane", "neck", base, limb(ridge[0], ridge[1], 0.035, 0.03), rgb=(70, 54, 42)))
@@ -189,7 +189,14 @@ def _insect_leg(form: Form, number: int, side: str) -> list[Part]:
     foot = (hip[0] + (-0.16, 0.0, 0.16)[number], -form.limb_width)
     width, rgb = form.limb_width, (66, 50, 38)
     return [
-        Part(f"leg{number}_{side}_lower", f"leg{number}_{side}_upper", knee, limb(knee, foot, width, width * 0.6), far=far, rgb=rgb),
+        Part(
+            f"leg{number}_{side}_lower",
+            f"leg{number}_{side}_upper",
+            knee,
+            limb(knee, foot, width, width * 0.6),
+            far=far,
+            rgb=rgb,
+        ),
         Part(f"leg{number}_{side}_upper", "trunk", hip, limb(hip, knee, width * 1.4, width), far=far, rgb=rgb),
     ]
 
@@ -220,8 +227,10 @@ def _sprites(part: Part, texture: U8, px_per_unit: int) -> tuple[Sprite, ...]:
     shade = (0.80 + 0.20 * np.sqrt(np.clip(depth, 0, 1))) * (1.08 - 0.22 * height)
     alpha = mask.astype(np.float32) / 255
     if part.fade:
-        shade = 0.95 + (shade - 0.95) * np.clip(height / part.fade, 0, 1)
-        alpha *= np.clip(height / part.fade, 0, 1)
+        y, x = np.mgrid[low[1] : high[1], low[0] : high[0]] / px_per_unit
+        away = np.hypot(x + REGION[0] - part.pivot[0], y + REGION[1] - part.pivot[1]) / part.fade
+        shade = 0.95 + (shade - 0.95) * np.clip(away - 0.4, 0, 1)
+        alpha *= np.clip(away * 1.6 - 0.6, 0, 1).astype(np.float32)
     shade *= 0.66 if part.far else 1.0
     color = np.clip(cut * shade[..., None], 0, 255) * alpha[..., None]
     full = np.dstack([color, alpha * 255])

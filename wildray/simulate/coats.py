@@ -46,7 +46,7 @@ def flank_texture(animal: Individual, flank: str, px_per_unit: int) -> U8:
     picture -= tint[..., None] * 34
     picture += marks[..., None] * (np.array(animal.mark_rgb, np.float32) - picture) * np.float32(0.94)
     small = cv2.resize(picture, (shape[1] // _SUPERSAMPLE, shape[0] // _SUPERSAMPLE), interpolation=cv2.INTER_AREA)
-    return np.clip(small, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(small, 0, 255), np.uint8)
 
 
 def _points(rng: np.random.Generator, spacing: float) -> F32:
@@ -63,7 +63,7 @@ def _sample(field: F32, points: F32) -> F32:
     size = np.array([REGION[2] - REGION[0], REGION[3] - REGION[1]])
     share = (points - np.array(REGION[:2])) / size
     index = np.clip(share * np.array(field.shape[::-1]), 0, np.array(field.shape[::-1]) - 1).astype(int)
-    return field[index[:, 1], index[:, 0]]
+    return np.asarray(field[index[:, 1], index[:, 0]], np.float32)
 
 
 def _pixels(points: F32, scale: int) -> npt.NDArray[np.int32]:
@@ -115,7 +115,9 @@ def _rosettes(rng: np.random.Generator, animal: Individual, shape: tuple[int, in
         cv2.fillPoly(tint, [_pixels(_blob(rng, center, radius), scale)], 1.0, cv2.LINE_AA, 4)
         start = rng.uniform()
         for arc in range(int(rng.integers(1, 4))):
-            outline = _blob(rng, center, radius, start=start + 0.36 * arc, end=start + 0.36 * arc + rng.uniform(0.2, 0.3))
+            outline = _blob(
+                rng, center, radius, start=start + 0.36 * arc, end=start + 0.36 * arc + rng.uniform(0.2, 0.3)
+            )
             width = max(1, round(0.03 * scale * animal.mark_size))
             cv2.polylines(marks, [_pixels(outline, scale)], False, 1.0, width, cv2.LINE_AA, 4)
     return marks, tint

@@ -14,7 +14,8 @@ import numpy as np
 
 from wildray.simulate.bodies import LEVELS, puppet
 from wildray.simulate.coats import U8
-from wildray.simulate.poses import F64, Pose, part_transforms
+from wildray.simulate.poses import Pose, part_transforms
+from wildray.simulate.randomness import F64
 from wildray.simulate.species import Individual
 
 OPAQUE = 127
@@ -36,7 +37,15 @@ class Layer:
 
 
 def draw_animal(
-    animal: Individual, flank: str, pose: Pose, *, x_px: float, y_px: float, length_px: float, width_factor: float, texture_px: int
+    animal: Individual,
+    flank: str,
+    pose: Pose,
+    *,
+    x_px: float,
+    y_px: float,
+    length_px: float,
+    width_factor: float,
+    texture_px: int,
 ) -> Layer:
     """An animal as it stands in the frame.
 
@@ -59,7 +68,9 @@ def draw_animal(
         sprite = sprites[level]
         sx, sy = sprite.px_per_unit
         # pixel centres lie half a pixel inside
-        units = np.array([[1 / sx, 0, sprite.origin[0] + 0.5 / sx], [0, 1 / sy, sprite.origin[1] + 0.5 / sy], [0, 0, 1]])
+        units = np.array(
+            [[1 / sx, 0, sprite.origin[0] + 0.5 / sx], [0, 1 / sy, sprite.origin[1] + 0.5 / sy], [0, 0, 1]]
+        )
         shift = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1.0]])
         pieces.append((sprite.pixels, shift @ place @ transform @ units))
     return _assemble(pieces)
@@ -72,7 +83,7 @@ def _assemble(pieces: list[tuple[U8, F64]]) -> Layer:
     for (pixels, matrix), (x1, y1, x2, y2) in zip(pieces, boxes, strict=True):
         local = matrix[:2].copy()
         local[:, 2] -= (x1, y1)
-        piece = cv2.warpAffine(pixels, local, (int(x2 - x1), int(y2 - y1)), flags=cv2.INTER_LINEAR)
+        piece = np.asarray(cv2.warpAffine(pixels, local, (int(x2 - x1), int(y2 - y1))), np.uint8)
         over(canvas[y1 - y : y2 - y, x1 - x : x2 - x], piece)
     return Layer(canvas, x, y)
 

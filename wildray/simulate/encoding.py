@@ -41,7 +41,9 @@ def write_video(path: Path, frames: Iterable[U8], *, fps: float, captured_at: da
     rate = Fraction(fps).limit_denominator(1001)
     temporary = path.with_name(f".{path.name}")
     count = 0
-    with av.open(str(temporary), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}) as container:
+    with av.open(
+        str(temporary), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}
+    ) as container:
         container.metadata["creation_time"] = f"{captured_at:%Y-%m-%dT%H:%M:%S.000000Z}"
         stream = container.add_stream("libx264", rate=rate, options=_X264)
         for frame in frames:

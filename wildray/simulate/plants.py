@@ -54,7 +54,7 @@ def plants_of(
         depth = rng.uniform(0, 1) ** 1.3
         foot = (ground[0] + (ground[1] - ground[0]) * depth) * height
         tall = (0.06 + 0.08 * depth) * height * rng.uniform(0.7, 1.3) * (1.3 if macro else 1.0)
-        color = leaf * rng.uniform(0.8, 1.25) + rng.uniform(-8, 8, 3)
+        color = leaf * rng.uniform(0.8, 1.25) + rng.uniform(-8, 8, 3).astype(np.float32)
         plants.append(_plant(rng, _tuft(rng, tall, color), rng.uniform(0, 1) * width, foot, 0.20))
     for _ in range(1 if macro else int(rng.integers(1, 4))):
         depth = rng.uniform(0.45, 1.0)
@@ -82,7 +82,7 @@ def sway(plant: Plant, time_s: float, wind: float) -> Layer:
     left, top = plant.x_px - width / 2, plant.y_px - height
     x, y = int(np.floor(left)), int(np.floor(top))
     matrix = np.array([[1, -shear, shear * height + left - x], [0, 1, top - y]])
-    return Layer(cv2.warpAffine(plant.pixels, matrix, (width + 1, height + 1)), x, y)
+    return Layer(np.asarray(cv2.warpAffine(plant.pixels, matrix, (width + 1, height + 1)), np.uint8), x, y)
 
 
 def _plant(rng: np.random.Generator, pixels: U8, x_px: float, y_px: float, bend: float) -> Plant:
@@ -101,7 +101,9 @@ def _tuft(rng: np.random.Generator, tall: float, color: F32) -> U8:
         blade = np.stack([foot + lean * side * t**1.7 * reach, side - side * reach * t], -1)
         shade = np.clip(color * rng.uniform(0.65, 1.3), 0, 255)
         ink = (*(float(value) for value in shade), 255.0)
-        cv2.polylines(rgba, [np.round(blade * 16).astype(np.int32)], False, ink, max(1, round(side / 34)), cv2.LINE_AA, 4)
+        cv2.polylines(
+            rgba, [np.round(blade * 16).astype(np.int32)], False, ink, max(1, round(side / 34)), cv2.LINE_AA, 4
+        )
     return _soft(rgba)
 
 

@@ -10,12 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from wildray.simulate.bodies import Part
+from wildray.simulate.randomness import F64
 from wildray.simulate.species import Form
-
-F64 = npt.NDArray[np.float64]
 
 _SWING = 21.0
 """Degrees by which a leg swings each way in a full stride."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from wildray.schema import hash64
 
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 
 
 def stream(seed: int, *names: object) -> np.random.Generator:

@@ -14,10 +14,10 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from wildray.simulate.bodies import smooth_outline
 from wildray.simulate.coats import U8
+from wildray.simulate.distractors import Distractor, distractors_of
 from wildray.simulate.plants import Plant, plants_of
-from wildray.simulate.randomness import F32, cloud_noise, smooth_noise, stream
+from wildray.simulate.randomness import F32, F64, cloud_noise, smooth_noise, stream
 
 _GROUNDS = (  # near ground, far ground, leaves: savanna, forest floor, dry river bed, meadow, heath
     ((150, 134, 96), (136, 128, 92), (96, 108, 62)),
@@ -29,28 +29,15 @@ _GROUNDS = (  # near ground, far ground, leaves: savanna, forest floor, dry rive
 
 
 @dataclass(frozen=True)
-class Distractor:
-    """A rock, stump or log that a detector takes for an animal.
-
-    Attributes:
-        name: Its name in the truth: the same in every clip of the camera.
-        xyxy_px: Its box, half-open.
-    """
-
-    name: str
-    xyxy_px: tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
 class Scene:
     """What a camera sees.
 
     Attributes:
         camera_id: ``cam00``, ``cam01`` ...
         macro: Whether it looks closely at a log.
-        background: (H, W, 3) uint8 RGB, daylight, without plants that move.
+        background: (H, W, 3) uint8 RGB, daylight, without plants and distractors.
         plants: Plants that sway, the farthest first.
-        distractors: Things that look like animals; they are part of the background.
+        distractors: Things that look like animals; a rock, a stump, a log.
         ground: Rows of the frame, as shares of its height, between which feet stand: farthest, nearest.
         white_balance: Factors on red, green and blue.
         blur_px: Softness of the lens: standard deviation in pixels.
@@ -86,14 +73,13 @@ def scene_of(seed: int, camera: int, width: int, height: int, macro: bool) -> Sc
     else:
         _trunks(rng, picture, horizon)
         ground = (horizon + 0.24, 0.93)
-    distractors = tuple(_distractor(rng, picture, camera, n, ground) for n in range(int(rng.integers(1, 3))))
     soft = cv2.GaussianBlur(picture, (0, 0), 0.8 * height / 360)
     return Scene(
         camera_id=camera_name(camera),
         macro=macro,
         background=np.clip(soft, 0, 255).astype(np.uint8),
         plants=plants_of(rng, (height, width), leaf, ground, macro=macro),
-        distractors=distractors,
+        distractors=distractors_of(rng, (height, width), camera_name(camera), ground),
         ground=ground,
         white_balance=tuple(float(gain) for gain in rng.uniform(0.93, 1.07, 3)),  # type: ignore[arg-type]
         blur_px=float(rng.uniform(0.25, 0.6)) * height / 360,
@@ -130,7 +116,9 @@ def _trunks(rng: np.random.Generator, picture: F32, horizon: float) -> None:
     for _ in range(int(rng.integers(1, 4))):
         x, base = rng.uniform(0.03, 0.97) * width, (horizon + rng.uniform(0.02, 0.16)) * height
         thick, lean = rng.uniform(0.012, 0.035) * width, rng.uniform(-0.04, 0.04) * width
-        outline = np.array([[x - thick, base], [x - thick * 0.8 + lean, 0], [x + thick * 0.8 + lean, 0], [x + thick, base]])
+        outline = np.array(
+            [[x - thick, base], [x - thick * 0.8 + lean, 0], [x + thick * 0.8 + lean, 0], [x + thick, base]]
+        )
         bark = np.array([92, 80, 66], np.float32) * rng.uniform(0.7, 1.2)
         texture = 1 + 0.25 * smooth_noise(rng, (height, width), (20, 120))
         _paint(picture, outline, bark * texture[..., None])
@@ -149,38 +137,8 @@ def _log(rng: np.random.Generator, picture: F32) -> None:
     picture += (bark * (grain * round_light)[..., None] - picture) * share[..., None]
 
 
-def _distractor(
-    rng: np.random.Generator, picture: F32, camera: int, number: int, ground: tuple[float, float]
-) -> Distractor:
-    """Paint a tawny rock, a stump or a log; returns its box."""
-    height, width = picture.shape[:2]
-    near = rng.uniform(0.1, 0.75)
-    base = (ground[0] + (ground[1] - ground[0]) * near) * height
-    long = (0.12 + 0.1 * near) * width * rng.uniform(0.8, 1.2)
-    kind = ("rock", "stump", "log")[int(rng.integers(3))]
-    tall = long * {"rock": 0.55, "stump": 0.8, "log": 0.28}[kind]
-    long *= 0.5 if kind == "stump" else 1.0
-    x = rng.uniform(0.02 * width, 0.98 * width - long)
-    corners = {
-        "rock": [(0.0, 0.0), (0.02, 0.5), (0.2, 0.85), (0.5, 1.0), (0.78, 0.85), (0.97, 0.5), (1.0, 0.0)],
-        "stump": [(0.0, 0.0), (0.14, 0.4), (0.16, 0.95), (0.5, 1.0), (0.82, 0.9), (0.86, 0.4), (1.0, 0.0)],
-        "log": [(0.0, 0.1), (0.0, 0.9), (0.3, 1.0), (0.7, 0.92), (1.0, 0.8), (1.0, 0.1), (0.5, 0.0)],
-    }[kind]
-    jitter = rng.uniform(-0.04, 0.04, (len(corners), 2))
-    points = [(x + (px + j[0]) * long, base - (py + j[1]) * tall) for (px, py), j in zip(corners, jitter, strict=True)]
-    outline = smooth_outline(points)
-    color = np.array([168, 140, 106], np.float32) * rng.uniform(0.8, 1.1)
-    rows = np.clip((base - np.arange(height, dtype=np.float32)) / tall, 0, 1)[:, None]
-    texture = (0.62 + 0.5 * rows) * (1 + 0.2 * cloud_noise(rng, (height, width), (24, 42), 3))
-    shadow = outline * np.array([1.06, 0.16], np.float32) + np.array([-0.06 * (x + long / 2), 0.84 * base], np.float32)
-    _paint(picture, shadow, picture * 0.72)
-    _paint(picture, outline, color * texture[..., None])
-    low, high = outline.min(0), np.minimum(outline.max(0), (width, height))
-    box = (float(max(low[0], 0)), float(max(low[1], 0)), float(high[0]), float(high[1]))
-    return Distractor(f"{kind}-{camera_name(camera)}-{number}", box)
-
-
-def _paint(picture: F32, outline: F32 | np.ndarray, color: F32) -> None:
+def _paint(picture: F32, outline: F64, color: F32) -> None:
+    """Fill an outline in pixels with colours, softly, in place."""
     mask = np.zeros(picture.shape[:2], np.uint8)
     cv2.fillPoly(mask, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
     share = cv2.GaussianBlur(mask, (0, 0), 0.7).astype(np.float32)[..., None] / 255

@@ -81,8 +81,9 @@ def macro_cameras(config: SimulateConfig) -> range:
         return range(0)
     if config.num_cameras < 4:
         raise ConfigError(
-            f"simulate.num_cameras: got {config.num_cameras} with {config.num_species} species, expected at least 4, since "
-            f"the insect lives at macro cameras of its own. Set simulate.num_cameras 4 or simulate.num_species {INSECT}."
+            f"simulate.num_cameras: got {config.num_cameras} with {config.num_species} species, expected at least "
+            "4: the insect lives at macro cameras of its own. "
+            f"Set simulate.num_cameras 4 or simulate.num_species {INSECT}."
         )
     return range(config.num_cameras - max(2, config.num_cameras // 3), config.num_cameras)
 
@@ -120,6 +121,7 @@ class _Cast:
 
     def choose(self, count: int) -> list[Individual]:
         """Animals of the species that was filmed least."""
+
         def mean_uses(species: int) -> float:
             group = self._by_species[species]
             return sum(self._uses[animal.identity] for animal in group) / len(group)
@@ -169,18 +171,21 @@ def _visit(
         "burst": [BURST[1] * shot for shot in range(BURST[0])],
         "timelapse": [TIMELAPSE[1] * shot for shot in range(TIMELAPSE[0])],
     }[kind]
-    animals = [] if kind == "empty" else cast.choose(int(rng.integers(2, 5)) if rng.uniform() < config.herd_share else 1)
+    animals = (
+        [] if kind == "empty" else cast.choose(int(rng.integers(2, 5)) if rng.uniform() < config.herd_share else 1)
+    )
     cameras = cameras_of(config, animals[0].species) if animals else list(range(config.num_cameras))
     camera = int(rng.choice(cameras))
     span_s = offsets[-1] + length_s
     still = kind in ("burst", "timelapse")
+    suffix = ".jpg" if still else ".mp4"
     actors = tuple(
         _actor(rng, animal, number, len(animals), offsets, span_s, stays=still or (number == 0 and count > 1))
         for number, animal in enumerate(animals)
     )
     return [
         Capture(
-            name=f"{camera_name(camera)}/{start + timedelta(seconds=offset):%Y%m%d_%H%M%S}{'.jpg' if still else '.mp4'}",
+            name=f"{camera_name(camera)}/{start + timedelta(seconds=offset):%Y%m%d_%H%M%S}{suffix}",
             camera=camera,
             macro=camera in macro_cameras(config),
             captured_at=start + timedelta(seconds=offset),

@@ -93,7 +93,9 @@ def simulate(config: Config, out: str | Path, *, workers: int | None = None) -> 
     processes = min(workers or len(os.sched_getaffinity(0)), len(plan))
     logger.info("simulate: %d files and %d labelled pictures with %d processes", len(plan), len(labelled), processes)
     seen = list(_spread(partial(_record, settings, str(root / "media")), plan, processes, "files"))
-    portraits = list(_spread(partial(_portrait, settings, str(root / "labelled" / "images")), labelled, processes, "labelled"))
+    portraits = list(
+        _spread(partial(_portrait, settings, str(root / "labelled" / "images")), labelled, processes, "labelled")
+    )
     recorded = list(zip(plan, seen, strict=True))
     write_truth(root / "truth", settings, recorded)
     write_metadata(root / "labelled", list(zip(labelled, portraits, strict=True)))

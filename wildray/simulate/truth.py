@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wildray.config import SimulateConfig
+from wildray.simulate.exposure import frame_shape
 from wildray.simulate.randomness import stream
-from wildray.simulate.rendering import Seen, frame_shape
+from wildray.simulate.rendering import Seen
 from wildray.simulate.scenery import camera_name
 from wildray.simulate.script import Capture, inhabitants
 from wildray.simulate.species import SPECIES
@@ -131,7 +132,10 @@ def _detect(rng: np.random.Generator, one: Seen, shape: tuple[int, int]) -> dict
     size = np.array([shape[1], shape[0], shape[1], shape[0]])
     box = np.clip((np.array(one.xyxy_px) + draws * _JITTER * side) / size, 0, 1)
     if one.mot_id:
-        conf, missed = 0.35 + 0.6 * one.visibility ** 0.5 * (0.85 + 0.15 * score), luck < _MISSED + 0.5 * (one.visibility < 0.25)
+        conf, missed = (
+            0.35 + 0.6 * one.visibility**0.5 * (0.85 + 0.15 * score),
+            luck < _MISSED + 0.5 * (one.visibility < 0.25),
+        )
     else:
         conf, missed = 0.28 + 0.4 * score, luck < _MISSED_DISTRACTOR or one.visibility < 0.4
     if missed or (box[2:] - box[:2] <= 2 / size[:2]).any():

@@ -31,7 +31,7 @@ class Detector(Protocol):
 
     @property
     def needs_clip(self) -> bool:
-        """False: every frame stands for itself. True: ``images`` are the frames of one clip in order, see ``motion``."""
+        """Whether ``images`` must be the frames of one clip, in order; else every frame stands for itself."""
 
     def detect(self, images: Sequence[Image]) -> list[Boxes]:
         """The boxes of each frame, highest score first, clipped to the frame."""

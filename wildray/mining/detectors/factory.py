@@ -11,6 +11,7 @@ from pathlib import Path
 from wildray.config import DetectConfig
 from wildray.errors import ConfigError, nearest
 from wildray.mining.detectors.base import Detector
+from wildray.mining.detectors.motion import MotionDetector
 
 NAMES = ("megadetector_lite", "motion")
 
@@ -23,15 +24,28 @@ def make_detector(config: DetectConfig) -> Detector:
         WeightsError: Its weights cannot be had, or the file is no ONNX model.
     """
     name = config.detector
+    if name == "motion":
+        return MotionDetector(min_score=config.min_score)
     if name == "megadetector_lite":
         from wildray.mining.detectors.megadetector_lite import MegadetectorLite
 
         return MegadetectorLite(min_score=config.min_score, nms_iou=config.nms_iou, threads=config.threads)
+    if name.lower().endswith(".onnx"):
+        from wildray.mining.detectors.onnx_file import OnnxDetector
+
+        return OnnxDetector(
+            Path(name).expanduser(),
+            min_score=config.min_score,
+            nms_iou=config.nms_iou,
+            threads=config.threads,
+            class_names=config.class_names,
+        )
     if name.lower().endswith((".pt", ".pth")):
         raise ConfigError(
             f"detect.detector: got {name!r}, expected {', '.join(NAMES)} or an ONNX file. Files of this kind can run "
             "code when they are loaded; export the detector to ONNX with the program that trained it."
         )
     raise ConfigError(
-        f"detect.detector: got {name!r}, expected {', '.join(NAMES)} or the path of an .onnx file. {nearest(name, NAMES)}"
+        f"detect.detector: got {name!r}, expected {', '.join(NAMES)} or the path of a file that ends in .onnx. "
+        f"{nearest(name, NAMES)}"
     )

@@ -1,7 +1,7 @@
 """The outputs of ONNX detectors: which layout a file has, and its boxes.
 
 In: the shapes and names of a file's outputs, then their values. Out: boxes in pixels of the network's input, scores,
-class numbers. A dense layout is known by its number of rows, which follows from the input's size (every place of strides
+class numbers. A dense layout is known by its number of rows, which follows from the input's size (places of strides
 8, 16, 32 and, in P6 networks, 64; three times where there are anchors). The alternative, a setting for the layout,
 would give garbage without a word when it is wrong.
 
@@ -13,7 +13,7 @@ would give garbage without a word when it is wrong.
 | end_to_end | [1, N, 6]: YOLOv10, or exported with suppression | x1 y1 x2 y2 score class |
 | detr | [1, Q, 4 + C]: RT-DETR of ultralytics | cx cy w h, relative; classes |
 | detr_pair | [1, Q, 4] and [1, Q, C]: RT-DETR of transformers | cx cy w h, relative; logits |
-| detr_triple | [1, Q], [1, Q, 4], [1, Q]: RT-DETR of its authors | labels; x1 y1 x2 y2 in ``orig_target_sizes``; scores |
+| detr_triple | [1, Q], [1, Q, 4], [1, Q]: RT-DETR of its authors | labels; x1 y1 x2 y2; scores |
 """
 
 from __future__ import annotations
@@ -89,8 +89,9 @@ def recognise(
     """
     found: Layout | None = None
     if len(shapes) == 1:
-        (name, shape), = shapes.items()
-        found = _single(name, tuple(shape), places(height_px, width_px), num_names, "detr" in says.lower().replace("-", ""))
+        says_detr = "detr" in says.lower()
+        ((name, shape),) = shapes.items()
+        found = _single(name, tuple(shape), places(height_px, width_px), num_names, says_detr)
     elif len(shapes) == 2:
         found = _pair(shapes)
     elif len(shapes) == 3:
@@ -100,7 +101,7 @@ def recognise(
         classes = "unknown classes" if num_names is None else f"{num_names} classes"
         raise ConfigError(
             f"The outputs of this ONNX file are not understood: got {seen} for an input of {width_px}x{height_px} and "
-            f"{classes}, expected {UNDERSTOOD}, for one frame. Where the number of classes is wrong, set detect.class_names."
+            f"{classes}, expected {UNDERSTOOD}, for one frame. Is the number of classes wrong? Set detect.class_names."
         )
     return found
 
@@ -111,7 +112,9 @@ def places(height_px: int, width_px: int) -> tuple[int, int]:
     return sum(counts[:3]), sum(counts)
 
 
-def read(layout: Layout, values: Sequence[npt.NDArray[np.generic]], *, min_score: float, size_px: tuple[int, int]) -> Rows:
+def read(
+    layout: Layout, values: Sequence[npt.NDArray[np.generic]], *, min_score: float, size_px: tuple[int, int]
+) -> Rows:
     """The boxes of one frame.
 
     Args:

@@ -1,8 +1,9 @@
 """The motion detector: boxes of what moves, without weights.
 
-In: a ``ClipModel`` of a window, and the place of a frame in it. Out: boxes of the category animal. It finds what networks
-miss (birds, fish, night infra-red) where the camera stands still; an animal that rests all window long is background,
-and two that touch are one box. The alternative, a tracker on optical flow, costs more than the default detector.
+In: a ``ClipModel`` of a window, and the place of a frame in it. Out: boxes of the category animal. It finds what
+networks miss (birds, fish, night infra-red) where the camera stands still; an animal that rests all window long is
+background, and two that touch are one box. The alternative, a tracker on optical flow, costs more than the default
+detector.
 
 The score is contrast times size times persistence: the mean change of the blob's places (0.5 to 1); a share that
 grows with the blob's area, for noise is small; and a half for what has no foreground near it in either neighbouring
@@ -89,25 +90,26 @@ class MotionDetector:
         keep = (area >= MIN_AREA * height * width) & (score >= self._min_score)
         keep[0] = False  # the background's label
         scale = [clip.width_px / width, clip.height_px / height] * 2
-        return Boxes.of_category(stats[keep] * scale, score[keep], "animal").clipped(
-            clip.width_px, clip.height_px
-        ).sorted()
+        return (
+            Boxes.of_category(stats[keep] * scale, score[keep], "animal")
+            .clipped(clip.width_px, clip.height_px)
+            .sorted()
+        )
 
 
 def _clean(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Single places and lines of one place out, pinholes shut."""
-    cleaned: npt.NDArray[np.uint8] = cv2.medianBlur(mask.astype(np.uint8), 3)
-    return cleaned > 0
+    return np.asarray(cv2.medianBlur(mask.astype(np.uint8), 3)) > 0
 
 
 def _blobs(mask: npt.NDArray[np.bool_], *, join: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
-    """Label (h, w) of every place, parts nearer than ``join`` together, and (labels, 4) the corners of its foreground."""
+    """(h, w) label of every place, parts nearer than ``join`` together, and (labels, 4) corners of each label."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * join + 1, 2 * join + 1))
     closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
     x, y = stats[:, cv2.CC_STAT_LEFT], stats[:, cv2.CC_STAT_TOP]
     corners = np.stack([x, y, x + stats[:, cv2.CC_STAT_WIDTH], y + stats[:, cv2.CC_STAT_HEIGHT]], axis=1)
-    return labels, corners.astype(np.float64)
+    return np.asarray(labels, dtype=np.int32), corners.astype(np.float64)
 
 
 def _near(clip: ClipModel, index: int) -> npt.NDArray[np.bool_]:
@@ -117,5 +119,4 @@ def _near(clip: ClipModel, index: int) -> npt.NDArray[np.bool_]:
         if 0 <= other < clip.num_frames:
             found |= _clean(clip.foreground(other)).astype(np.uint8)
     reach = math.ceil(0.1 * max(clip.shape))
-    near: npt.NDArray[np.uint8] = cv2.dilate(found, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
-    return near > 0
+    return np.asarray(cv2.dilate(found, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))) > 0

@@ -3,8 +3,8 @@
 In: (B, 3, h, w) float32 RGB in [0, 255], h and w multiples of 32. Out: (B, N, 5 + classes): centre x, centre y, width,
 height in pixels of that input, objectness, class scores, sigmoids applied. The network is that of Ge et al., "YOLOX:
 Exceeding YOLO Series in 2021" (arXiv 2107.08430); attribute names are those of its published checkpoints, so that a
-checkpoint fits without a table of renamings. The alternative, a package that carries all of YOLOX, brings training code,
-augmentations and their dependencies for the hundred lines that inference needs.
+checkpoint fits without a table of renamings. The alternative, a package that carries all of YOLOX, brings training
+code, augmentations and their dependencies for the hundred lines that inference needs.
 
 Shape legend: B images, C channels, N = h*w/64 + h*w/256 + h*w/1024 places.
 """
