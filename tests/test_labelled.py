@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+
 from wildray.errors import DataError, StoreError
 from wildray.labelled import import_labelled, newest_labelled, open_labelled, read_image
 from wildray.store import Store

@@ -1,6 +1,7 @@
 """A metadata table is read as it stands, and every fault is named."""
 
 import pytest
+
 from wildray.errors import DataError
 from wildray.metadata import parse_bbox, read_metadata
 

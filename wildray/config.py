@@ -60,7 +60,7 @@ class SimulateConfig(Section):
     """Length of a triggered video."""
     night_share: float = Field(0.35, ge=0, le=1)
     """Share of the visits that fall into the night and are filmed in infra-red."""
-    herd_share: float = Field(0.5, ge=0, le=1)
+    herd_share: float = Field(0.6, ge=0, le=1)
     """Share of the visits by two to four animals at once."""
     empty_share: float = Field(0.1, ge=0, le=1)
     """Share of the videos that moving vegetation triggered, without an animal."""
@@ -122,7 +122,7 @@ class DetectConfig(Section):
     """Frames of more pixels than this are refused (status too_large)."""
     window: Duration = Duration("600s")
     """Long files are worked on in windows of this length."""
-    chunk: Duration = Duration("300s")
+    chunk: Duration = Duration("120s")
     """Media are committed in chunks of about this much footage."""
     max_failed: float = Field(0.5, ge=0, le=1)
     """The stage fails when more than this share of the media cannot be read."""

@@ -67,9 +67,7 @@ def full_decode(path):
     """All pictures with their times, the plain way: the reference for everything cleverer."""
     with av.open(path) as container:
         frames = list(container.decode(container.streams.video[0]))
-        return [
-            (float((f.pts - frames[0].pts) * f.time_base), f.to_ndarray(format="rgb24")) for f in frames
-        ]
+        return [(float((f.pts - frames[0].pts) * f.time_base), f.to_ndarray(format="rgb24")) for f in frames]
 
 
 def crash(request):
@@ -91,7 +89,7 @@ def hang(request):
 
 def slow_but_alive(request):
     """A task that takes long and shows signs of life."""
-    for _ in range(40):
+    for _ in range(50 if "slow" in request["path"] else 1):
         time.sleep(0.05)
         yield None
     yield Report(0, 0.0, 0)

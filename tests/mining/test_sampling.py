@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -60,7 +62,7 @@ def test_windows_partition_what_one_pass_gives():
     times -= times[0]
     chosen = choose_frames(times, np.ones(200, bool), end_s=60.0, interval_s=0.7)
     borders = [0.0, 7.3, 20.0, 41.1, None]
-    parts = [within(chosen, times, start_s=a, stop_s=b) for a, b in zip(borders[:-1], borders[1:], strict=True)]
+    parts = [within(chosen, times, start_s=a, stop_s=b) for a, b in pairwise(borders)]
     assert np.concatenate(parts).tolist() == chosen.tolist()
     assert all(len(part) for part in parts)
 

@@ -142,6 +142,18 @@ def test_a_trail_that_all_animals_walk_is_no_static_place() -> None:
     assert reserve.share("walker") == 0
 
 
+def test_a_line_along_which_slow_animals_stand_anywhere_is_no_static_place() -> None:
+    reserve = Reserve(jitter=0.02)
+    for number in range(12):
+        starts, steps = reserve.rng.uniform(0, 300, 3), reserve.rng.uniform(-6, 6, 3)
+        for step, frame in enumerate(reserve.sequence(number * 9 * HOUR_S, 12)):
+            for x, dx in zip(starts, steps, strict=True):
+                reserve.see("grazer", frame, np.array([x + dx * step, 10, x + dx * step + 60, 70]), NAN)
+            reserve.see("stump", frame, np.array([100.0, 100, 140, 140]), NAN)
+    assert reserve.share("stump") == 1
+    assert reserve.share("grazer") < 0.05
+
+
 def test_cameras_are_judged_apart() -> None:
     reserve = Reserve()
     for camera in range(2):

@@ -145,9 +145,7 @@ def test_a_single_pixel_video(tmp_path):
 
 
 def test_a_video_cut_off_gives_its_whole_frames_and_says_so(tmp_path):
-    path = encode(
-        tmp_path / "whole.mp4", num_frames=100, size=(320, 240), container_options={"movflags": "faststart"}
-    )
+    path = encode(tmp_path / "whole.mp4", num_frames=100, size=(320, 240), container_options={"movflags": "faststart"})
     reference = full_decode(path)
     content = (tmp_path / "whole.mp4").read_bytes()
     cut = tmp_path / "cut.mp4"

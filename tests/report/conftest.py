@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from wildray import schema
 from wildray.packs import PackWriter, encode_jpeg
+from wildray.report import figures
 from wildray.store import Store
 
 HOSTILE = "<script>alert('cam')</script>"
@@ -97,7 +99,13 @@ def write_detections(store: Store, detector: str = "megadetector_lite") -> list[
     collection = store.collection("detections", DETECTIONS)
     collection.begin({"detect": {"detector": detector}, "facts": {}})
     frames = [
-        {"media_id": f"{m:032x}", "frame_index": f * 15, "time_s": f * 0.5, "sampling_pass": 0, "num_boxes": int(f < 12)}
+        {
+            "media_id": f"{m:032x}",
+            "frame_index": f * 15,
+            "time_s": f * 0.5,
+            "sampling_pass": 0,
+            "num_boxes": int(f < 12),
+        }
         | {"infrared": False}
         for m in range(3)
         for f in range(16)
@@ -112,7 +120,7 @@ def write_detections(store: Store, detector: str = "megadetector_lite") -> list[
 def write_pairs(store: Store, rows: list[dict[str, Any]], repeat: int = 1) -> int:
     moving = [row for row in rows if row["motion"] > 0]
     pairs = []
-    for one, other in zip(moving, moving[1:], strict=False):
+    for one, other in itertools.pairwise(moving):
         if one["camera_id"] != other["camera_id"]:
             continue
         pairs.append(
@@ -212,6 +220,12 @@ def write_evaluation(store: Store, run: str = "first", num_identities: int = 10)
         "protocol": {"exclude": None},
     }
     store.write_text(json.dumps(content), "models", run, "evaluation.json")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts are not drawn, which takes seconds."""
+    monkeypatch.setattr(figures, "_chart", lambda name, size, draw: figures.Chart(name, "<svg></svg>", b"png"))
 
 
 @pytest.fixture

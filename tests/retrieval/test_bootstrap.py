@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from wildray.retrieval.bootstrap import intervals
 
 

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 import torch
 from torch import nn
+
 from wildray.config import Config
 from wildray.errors import DataError, StoreError, WildrayError
 from wildray.labelled import import_labelled
@@ -129,7 +130,7 @@ def test_sources_that_do_not_exist_are_named(store):
 
 
 def test_a_run_that_does_not_exist_is_named(store, metadata):
-    with pytest.raises(StoreError, match="'first' does not exist. 'wildray pretrain"):
+    with pytest.raises(StoreError, match=r"'first' does not exist. 'wildray pretrain"):
         embed(CONFIG, store, run="first", data=str(metadata))
     store.write_text("x", "models", "second", "backbone.safetensors")
     with pytest.raises(StoreError, match="Did you mean 'second'"):
@@ -155,7 +156,7 @@ def test_a_vector_of_zeros_takes_the_diagonal_and_extremes_stay_finite():
 
 
 def test_values_that_are_not_finite_are_named():
-    with pytest.raises(DataError, match="not finite for 2 of 2 images.*train.learning_rate"):
+    with pytest.raises(DataError, match=r"not finite for 2 of 2 images.*train.learning_rate"):
         unit_vectors(Constant(float("nan"), 1.0), np.zeros((2, 3, 4, 4), dtype=np.uint8), batch_size=8)
 
 

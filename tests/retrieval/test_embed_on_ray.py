@@ -5,6 +5,7 @@ import os
 import cv2
 import numpy as np
 import pytest
+
 from wildray.config import Config
 from wildray.errors import StoreError
 from wildray.retrieval import embed as embedding

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from wildray.errors import DataError, StoreError
 from wildray.retrieval.index import VectorIndex
 from wildray.store import Store

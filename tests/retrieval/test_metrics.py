@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
+
 from wildray.errors import DataError
 from wildray.retrieval import metrics
 from wildray.retrieval.metrics import CMC_RANKS, chance, columns, score

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from wildray.config import EvalConfig
 from wildray.errors import ConfigError, DataError
 from wildray.retrieval.splits import make_protocol
@@ -85,7 +86,7 @@ def test_selections_that_fail(options, error, message):
 
 def test_an_empty_gallery_and_nameless_images_are_named():
     columns = COLUMNS | {"kind": ["x"] * 5 + ["nameless"] + ["x"] * 2}
-    with pytest.raises(DataError, match="left in the gallery: loosen --eval.gallery"):
+    with pytest.raises(DataError, match=r"left in the gallery: loosen --eval.gallery"):
         make_protocol(columns, EvalConfig(gallery="kind=nameless"))
     with pytest.raises(DataError, match="No labelled image has an identity"):
         make_protocol({"identity": [None, None]}, EvalConfig())

@@ -153,7 +153,14 @@ def test_mot_files_are_the_animals_of_the_boxes(world: tuple[Path, SimulateResul
         assert all(len(line) == 9 and line[6:] == ["1", "1", "1"] for line in lines)
         got = {(int(line[0]), int(line[1]), *map(float, line[2:6])) for line in lines}
         want = {
-            (r["frame_index"] + 1, r["mot_id"], r["x1_px"], r["y1_px"], r["x2_px"] - r["x1_px"], r["y2_px"] - r["y1_px"])
+            (
+                r["frame_index"] + 1,
+                r["mot_id"],
+                r["x1_px"],
+                r["y1_px"],
+                r["x2_px"] - r["x1_px"],
+                r["y2_px"] - r["y1_px"],
+            )
             for r in of_file[name]
         }
         assert got == want

@@ -1,13 +1,14 @@
 """The stage ``detect``: media in; media, frames, detections and crops out, chunk by chunk.
 
 Media are hashed, those the store does not know are probed and planned into chunks, and the chunks are worked on by
-actors of Ray Data, each with a detector and a decoding process of its own. A chunk is published whole and recorded
+tasks of Ray Data, whose processes keep a detector and a decoding process each. A chunk is published whole and recorded
 last, so a stage that was killed goes on where it stopped and ends with the same rows. Ray Data's own checkpoints lose
 rows where one input makes many, and its ``read_videos`` decodes every frame.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -21,13 +22,12 @@ import ray
 import ray.data
 
 from wildray.config import Config, DetectConfig
-from wildray.errors import StageError, user_error
+from wildray.errors import DataError, StageError, user_error
 from wildray.mining.chunks import Row, from_json, plan_chunks, to_json
 from wildray.mining.clock import captured, flag_clocks
 from wildray.mining.detectors import make_detector
 from wildray.mining.detectors.results import Results, read_results
 from wildray.mining.media import MediaItem, find_media, media_id, media_id_of_name, probe
-from wildray.mining.purge import purged_media
 from wildray.mining.sandbox import FrameSource
 from wildray.mining.windows import ChunkWorker
 from wildray.progress import tracked
@@ -204,32 +204,32 @@ def _work(config: Config, collection: Collection, results: Results | None) -> No
     todo = [chunk for chunk in collection.planned() if chunk not in finished]
     if not todo:
         return
-    workers = min(config.scale.workers, len(todo))
+    path = None if results is None else str(results.path)
+
+    def work(batch: Any) -> Any:
+        records = [_worker(config.detect, collection, path).run(str(chunk)) for chunk in batch["chunk"]]
+        return {"chunk": batch["chunk"], "num_detections": [record["num_detections"] for record in records]}
+
     dataset = ray.data.from_items([{"chunk": chunk} for chunk in todo], override_num_blocks=len(todo))
-    done = dataset.map_batches(
-        _ChunkActor,
-        fn_constructor_args=(config.detect, collection, results),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=workers),
-        num_cpus=_cpus(config),
-    )
+    workers = ray.data.TaskPoolStrategy(size=min(config.scale.workers, len(todo)))
+    done = dataset.map_batches(work, batch_size=1, compute=workers, num_cpus=_cpus(config))
     for record in tracked(_rows(done), len(todo), "detecting"):
         logger.debug("chunk %s: %d boxes", record["chunk"], record["num_detections"])
 
 
-class _ChunkActor:
-    """Does chunks for Ray Data: a detector and a decoding process of its own."""
-
-    def __init__(self, config: DetectConfig, collection: Collection, results: Results | None) -> None:
-        detector = make_detector(config) if results is None else None
-        uncropped = frozenset(purged_media(collection.store))
-        source = FrameSource(**_source_options(config))
-        self._worker = ChunkWorker(config, collection, source, detector, results, uncropped)
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        chunks = [str(chunk) for chunk in batch["chunk"]]
-        records = [self._worker.run(chunk) for chunk in chunks]
-        return {"chunk": chunks, "num_detections": [record["num_detections"] for record in records]}
+@functools.lru_cache(maxsize=1)
+def _worker(config: DetectConfig, collection: Collection, results_path: str | None) -> ChunkWorker:
+    """The detector and decoding process of a Ray worker, kept from one chunk to the next."""
+    results = None if results_path is None else read_results(results_path, frame_size=config.frame_size)
+    if results is not None and results.digest != collection.settings()["facts"]["results"]:
+        raise DataError(f"{results_path} was changed while it was worked on. Run the same command again.")
+    return ChunkWorker(
+        config,
+        collection,
+        FrameSource(**_source_options(config)),
+        make_detector(config) if results is None else None,
+        results,
+    )
 
 
 def _rows(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,6 @@ the child says.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -25,8 +24,6 @@ from wildray.errors import MediaError
 from wildray.mining.sampling import Sampling
 from wildray.mining.video import Frame, Kind, Report
 from wildray.mining.worker import receive_exactly, receive_header, send
-
-logger = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 60.0
 """A child that has not answered its first request after this long and the usual time-out did not start."""
@@ -161,7 +158,9 @@ class FrameSource:
             # Nothing of the parent's environment, where secrets may stand, except what finding the code needs.
             kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
             code_path = os.pathsep.join(os.path.abspath(path) for path in sys.path)
-            environment = {**kept, "PYTHONPATH": code_path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+            # Threads and their heaps reserve address space, which is what the memory cap counts.
+            frugal = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+            environment = {**kept, "PYTHONPATH": code_path, **frugal}
             with theirs:
                 self._process = subprocess.Popen(
                     [
@@ -212,7 +211,8 @@ class FrameSource:
                 "timeout",
             ) from None
         except (EOFError, OSError) as error:
-            raise MediaError(f"{path}: the decoder crashed ({self._last_words()}).", "crashed") from error
+            how = self._last_words() if self._channel is channel else "its place was taken by a later request"
+            raise MediaError(f"{path}: the decoder crashed ({how}).", "crashed") from error
         except (ValueError, KeyError, TypeError) as error:
             raise MediaError(f"{path}: the decoder gave nonsense ({error}) and was stopped.", "crashed") from error
         finally:

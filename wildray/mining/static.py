@@ -7,8 +7,9 @@ the surest of all pairs.
 
 A *place* is a spot where boxes of one size stand in many frames. Two kinds of evidence decide:
 
-* recurrence: something stood at the place on different days, or hours apart, in most of what the camera recorded in
-  between, also in clips that are otherwise empty. No animal does that, so such a place is static whatever moves in it.
+* recurrence: something stood at the very same place on different days, or hours apart, in most of what the camera
+  recorded in between, also in clips that are otherwise empty. No animal does that, so such a place is static whatever
+  moves in it.
 * stillness: within one sequence a box stood there in most frames and its inside changed no more than the background.
   A sleeping animal can do that too: where the camera's other sequences show the place empty, it is no rock, and
   where the change inside is unknown (results files without their media) nothing is concluded.
@@ -38,8 +39,9 @@ MIN_SEQUENCES = 3
 """A place must be taken in so many sequences to recur; a visitor comes back once by chance."""
 MIN_FILES = 5
 """The same for files without a clock, which may all be of one hour."""
-MOST = 0.5
-"""A place that recurs is taken in at least this share of the sequences from its first to its last."""
+LONGER_THAN = 16
+"""A place is weighed against at least so many sequences, as far as the camera has them, not only its own first to last:
+else any three visits in a row to one spot of a busy camera would do."""
 SELDOM = 0.25
 """A place taken in less than this share of the camera's other sequences was a visitor's."""
 NUM_PROBES = 16
@@ -110,12 +112,25 @@ def find_static(scene: Scene, config: MineConfig) -> Verdict:
     num_frames = np.bincount(scene.frame_sequence, minlength=len(scene.stretch))
     sequence = scene.frame_sequence[scene.frame]
     spots = _find_places(
-        scene.xyxy, sequence, scene.frame, num_frames, config, num_probes=NUM_PROBES, share=config.static_presence / 2
+        scene.xyxy,
+        sequence,
+        scene.frame,
+        num_frames,
+        iou=config.static_iou,
+        num_probes=NUM_PROBES,
+        share=config.static_presence / 2,
     )
     stretch = scene.stretch[spots.group]
     num_sequences = np.bincount(scene.stretch)
     haunts = _find_places(
-        spots.xyxy, stretch, spots.group, num_sequences, config, num_probes=NUM_SEQUENCE_PROBES, share=0.0
+        spots.xyxy,
+        stretch,
+        spots.group,
+        num_sequences,
+        iou=(1 + config.static_iou)
+        / 2,  # a busy trail has an animal about anywhere, but not in the same spot each time
+        num_probes=NUM_SEQUENCE_PROBES,
+        share=0.0,
     )
     known = np.isfinite(scene.motion[spots.member_row])
     change = group_medians(scene.motion[spots.member_row[known]], spots.member_place[known], len(spots.group)).astype(
@@ -138,7 +153,7 @@ def find_static(scene: Scene, config: MineConfig) -> Verdict:
 
 
 def _find_places(
-    xyxy: Float32, group: Int64, moment: Int64, num_moments: Int64, config: MineConfig, *, num_probes: int, share: float
+    xyxy: Float32, group: Int64, moment: Int64, num_moments: Int64, *, iou: float, num_probes: int, share: float
 ) -> _Places:
     """Spots of each group that are taken in at least ``share`` of its moments.
 
@@ -150,13 +165,13 @@ def _find_places(
         group: (N,) ascending.
         moment: (N,) ascending, unique over groups.
         num_moments: (G,) moments of each group, those without boxes too.
-        config: ``static_iou``.
+        iou: Least overlap of a box with the spot it stands at.
         num_probes: Moments per group whose boxes are tried.
         share: Least share of moments.
     """
     starts = np.searchsorted(group, np.arange(len(num_moments) + 1)).astype(np.int64)
     tried = _probes(group, moment, num_probes)
-    near_try, near_row = _around(xyxy[:, tried], group[tried], xyxy, starts, config.static_iou)
+    near_try, near_row = _around(xyxy[:, tried], group[tried], xyxy, starts, iou)
     presence = _num_distinct(near_try, moment[near_row], len(tried)) / num_moments[group[tried]]
     enough = presence >= share
     kept = _undominated(tried, presence, enough, near_try, near_row)
@@ -166,7 +181,7 @@ def _find_places(
     place, row = renumbered[near_try[of_kept]], near_row[of_kept]
     medians = np.stack([group_medians(corner[row], place, len(kept)) for corner in xyxy]).astype(np.float32)
     groups = group[tried[kept]]
-    place, row = _around(medians, groups, xyxy, starts, config.static_iou)
+    place, row = _around(medians, groups, xyxy, starts, iou)
     presence = _num_distinct(place, moment[row], len(kept)) / num_moments[groups]
     return _Places(medians, groups, presence, place, row)
 
@@ -244,7 +259,9 @@ def _recurring(haunts: _Places, spots: _Places, scene: Scene, config: MineConfig
     clocked = np.isfinite(scene.time_s[first])
     span = scene.time_s[last] - np.where(clocked, scene.time_s[first], 0.0)
     long = np.where(clocked, span >= config.static_span.seconds, count[some] >= MIN_FILES)
-    recurs = long & (count[some] >= MIN_SEQUENCES) & (count[some] >= MOST * (last - first + 1))
+    weighed = np.maximum(last - first + 1, np.minimum(np.bincount(scene.stretch)[scene.stretch[first]], LONGER_THAN))
+    # more than half by one standard deviation of a fair coin thrown as often: all of 3, 6 of 8, 10 of 16, 36 of 64
+    recurs = long & (count[some] >= MIN_SEQUENCES) & (count[some] >= (weighed + np.sqrt(weighed)) / 2)
     starts = np.searchsorted(scene.frame_sequence[scene.frame], np.arange(len(scene.stretch) + 1))
     begin, end = starts[first[recurs]], starts[last[recurs] + 1]
     rows = [np.zeros(0, dtype=np.int64)]

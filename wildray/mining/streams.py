@@ -190,7 +190,9 @@ def _index(
     if format_name.startswith("mov") and len(packets) < num_announced:
         note = f"the file breaks off: it has {len(packets)} of the {num_announced} frames it announces"
     elif (
-        not format_name.startswith("mov") and announced_s and from_zero_s < ANNOUNCED_SHARE * announced_s - ANNOUNCED_SLACK_S
+        not format_name.startswith("mov")
+        and announced_s
+        and from_zero_s < ANNOUNCED_SHARE * announced_s - ANNOUNCED_SLACK_S
     ):
         note = f"the file breaks off: it has {end_s:.1f} of the {announced_s:.1f} s it announces"
     return PacketIndex(pts, dts, key, shown, time_base_s, end_s, note)

@@ -26,6 +26,7 @@ from wildray.mining.detectors import Detector
 from wildray.mining.detectors.clip import ClipModel, thumbnail
 from wildray.mining.detectors.motion import MotionDetector
 from wildray.mining.detectors.results import Results
+from wildray.mining.purge import purged_media
 from wildray.mining.sandbox import FrameSource
 from wildray.mining.video import Frame, Report
 from wildray.packs import PackWriter, crop_image, encode_jpeg
@@ -39,8 +40,9 @@ PERSON = "person"
 
 @dataclass
 class _Rows:
-    """What a chunk has come to so far, column values in step."""
+    """What a chunk has come to so far."""
 
+    uncropped: set[str]  # media whose crops were purged: they get none
     media: list[Row] = field(default_factory=list)
     frames: list[Row] = field(default_factory=list)
     detections: list[Row] = field(default_factory=list)
@@ -79,7 +81,6 @@ class ChunkWorker:
         source: Frames of media.
         detector: Boxes of frames; None where ``results`` has them.
         results: Boxes that were computed elsewhere, by file.
-        uncropped: Ids of media whose crops were purged: they get none.
     """
 
     config: DetectConfig
@@ -87,7 +88,6 @@ class ChunkWorker:
     source: FrameSource
     detector: Detector | None
     results: Results | None
-    uncropped: frozenset[str]
 
     def run(self, chunk: str) -> dict[str, Any]:
         """Do one planned chunk and record it; returns the record.
@@ -97,7 +97,7 @@ class ChunkWorker:
             StoreError: The store cannot be written.
         """
         plan = self.collection.plan_of(chunk)
-        rows = _Rows()
+        rows = _Rows(uncropped=purged_media(self.collection.store))
         packs = PackWriter(self.collection.store, ("crops", self.collection.digest), chunk)
         for content, windows in zip(plan["media"], plan["windows"], strict=True):
             medium = from_json(content)
@@ -185,7 +185,7 @@ class ChunkWorker:
         height_px, width_px = frame.image.shape[:2]
         for row in self._detection_rows(medium, frame.frame_index, frame.time_s, boxes, (width_px, height_px)):
             cropped = row["category"] != PERSON or self.config.crop_people
-            if cropped and medium["media_id"] not in self.uncropped:
+            if cropped and medium["media_id"] not in rows.uncropped:
                 corners = (row["x1_px"], row["y1_px"], row["x2_px"], row["y2_px"])
                 longest_px, padding = self.config.crop_longest_px, self.config.crop_padding
                 crop = crop_image(frame.image, corners, padding=padding, longest_px=longest_px)

@@ -32,7 +32,7 @@ FRAMES_AHEAD = 8
 """Frames decoded before the parent takes the first."""
 
 BYTES_AHEAD = 128 << 20
-"""The same bound in bytes, for large frames: one waits at the least."""
+"""The same bound in bytes, for large frames: one waits at the least. At most a quarter of the memory cap."""
 
 ALIVE_S = 0.5
 """Signs of life are passed on this often at most."""
@@ -110,7 +110,8 @@ def _error(error: BaseException) -> dict[str, object]:
 class _Ahead:
     """A queue bounded by frames and bytes between the decoding thread and the writing one."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._queue: queue.Queue[tuple[dict[str, object], memoryview | None]] = queue.Queue()
         self._room = threading.Condition()
         self._frames = 0
@@ -121,7 +122,7 @@ class _Ahead:
         if size:
             with self._room:
                 self._room.wait_for(
-                    lambda: not self._frames or (self._frames < FRAMES_AHEAD and self._bytes + size <= BYTES_AHEAD)
+                    lambda: not self._frames or (self._frames < FRAMES_AHEAD and self._bytes + size <= self._max_bytes)
                 )
                 self._frames += 1
                 self._bytes += size
@@ -150,14 +151,15 @@ def _leave_with_parent(channel: socket.socket) -> None:
     os._exit(0)
 
 
-def serve(channel: socket.socket, task: Task) -> None:
+def serve(channel: socket.socket, task: Task, *, bytes_ahead: int = BYTES_AHEAD) -> None:
     """Answer requests until the parent is gone.
 
     Args:
         channel: The socket.
         task: What a request is given to; what it yields is sent, an error it raises too.
+        bytes_ahead: Bytes of frames that may wait for the parent.
     """
-    ahead = _Ahead()
+    ahead = _Ahead(bytes_ahead)
     threading.Thread(target=ahead.write_to, args=(channel,), daemon=True).start()
     threading.Thread(target=_leave_with_parent, args=(channel,), daemon=True).start()
     while True:
@@ -185,7 +187,7 @@ def main(arguments: list[str]) -> None:
     task = getattr(importlib.import_module(module), function)
     limit_process(int(memory_mb))
     with socket.socket(fileno=int(number)) as channel:
-        serve(channel, task)
+        serve(channel, task, bytes_ahead=min(BYTES_AHEAD, (int(memory_mb) << 20) // 4))
 
 
 if __name__ == "__main__":

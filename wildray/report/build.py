@@ -84,6 +84,7 @@ def report(
 
 
 def _sections(found: Findings, evaluation: Evaluation | None) -> tuple[dict[str, Html], list[Chart]]:
+    results, result_charts = learned.results(evaluation)
     when, when_charts = mined.when(found)
     distributions, distribution_charts = mined.distributions(found)
     training, training_charts = learned.training(found)
@@ -91,7 +92,7 @@ def _sections(found: Findings, evaluation: Evaluation | None) -> tuple[dict[str,
     groups, group_charts = learned.groups(evaluation)
     sections = {
         "summary": mined.summary(found),
-        "results": learned.results(evaluation),
+        "results": results,
         "pairs": mined.pairs(found),
         "static": places.static(found),
         "when": when,
@@ -102,7 +103,14 @@ def _sections(found: Findings, evaluation: Evaluation | None) -> tuple[dict[str,
         "groups": groups,
         "settings": learned.settings(found),
     }
-    return sections, [*when_charts, *distribution_charts, *training_charts, *vector_charts, *group_charts]
+    return sections, [
+        *result_charts,
+        *when_charts,
+        *distribution_charts,
+        *training_charts,
+        *vector_charts,
+        *group_charts,
+    ]
 
 
 def _write_picture(store: Store, name: str, chart: Chart) -> str:

@@ -25,7 +25,7 @@ def crop(reader: PackReader, pack: str | None, row: int | None, description: str
     data = thumbnail(reader, pack, row)
     if data is None:
         return tag("div", "no crop", class_="crop gone")
-    return tag("div", image(data, description, loading="lazy"), class_="crop")
+    return tag("div", image(data, description), class_="crop")
 
 
 def thumbnail(reader: PackReader, pack: str | None, row: int | None) -> bytes | None:

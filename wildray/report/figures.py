@@ -1,8 +1,8 @@
 """Charts: arrays in, drawn figures out, as SVG for the page and PNG for everything else.
 
 In: numpy arrays and plain numbers. Out: ``Chart``. The SVG's text stays text, its neutral colours are CSS variables
-of the page, so that it is sharp in print and readable on light and dark. Matplotlib's ``Figure`` is used without pyplot,
-whose global state threads would share. Series differ in marker as well as colour, for the colour-blind.
+of the page, so that it is sharp in print and readable on light and dark. Matplotlib's ``Figure`` is used without
+pyplot, whose global state threads would share. Series differ in marker as well as colour, for the colour-blind.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ _STYLE: Any = {
     "xtick.color": _SOFT,
     "ytick.color": _SOFT,
     "legend.frameon": False,
+    "date.converter": "concise",
     "figure.facecolor": _CARD,
     "axes.facecolor": _CARD,
 }
@@ -191,6 +192,30 @@ def bars(name: str, panels: Sequence[tuple[str, Sequence[tuple[str, float]]]], *
     return _chart(name, (9.6, 1.2 + 0.22 * max(len(values) for _, values in panels)), draw)
 
 
+def dots(name: str, rows: Sequence[str], series: Mapping[str, Sequence[tuple[float, float, float]]]) -> Chart:
+    """Values with intervals on a scale from 0 to 1, a row per measure.
+
+    Args:
+        name: Name of the chart.
+        rows: Names of the measures.
+        series: Name to (value, low, high) of each measure; NaN is left out.
+    """
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for index, (key, values) in enumerate(series.items()):
+            value, low, high = np.array(values, dtype=np.float64).reshape(-1, 3).T
+            heights = np.arange(len(rows)) + 0.2 * (index - (len(series) - 1) / 2)
+            axes.hlines(heights, low, high, color=COLORS[index], linewidth=2.2, alpha=0.6)
+            axes.plot(value, heights, linestyle="", marker="sDo^"[index % 4], color=COLORS[index], label=key)
+        axes.set_yticks(range(len(rows)), labels=list(rows))
+        axes.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6))
+        axes.grid(visible=False, axis="y")
+        axes.legend(ncols=len(series), loc="lower left", bbox_to_anchor=(0, 1.0))
+
+    return _chart(name, (9.6, 0.9 + 0.42 * len(rows)), draw)
+
+
 def _colored(axes: Axes, points: Numbers, labels: npt.NDArray[np.str_]) -> None:
     names, counts = np.unique(labels, return_counts=True)
     order = names[np.argsort(-counts, kind="stable")]
@@ -223,6 +248,7 @@ def _chart(name: str, size_inches: tuple[float, float], draw: Callable[[Figure],
         draw(figure)
         vector, raster = io.StringIO(), io.BytesIO()
         figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None}, transparent=True, dpi=160)
+        figure.set_layout_engine("none")  # it stays as it was laid out for the SVG
         figure.savefig(raster, format="png", dpi=130)
     return Chart(name=name, svg=_inline(vector.getvalue(), name), png=raster.getvalue())
 

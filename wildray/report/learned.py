@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from wildray.report.crops import crop
 from wildray.report.evaluation import Evaluation
-from wildray.report.figures import Chart, bars, curves, scatter
+from wildray.report.figures import Chart, bars, curves, dots, scatter
 from wildray.report.gather import Findings
 from wildray.report.mined import drawn
 from wildray.report.page import Content, Html, missing, note, section, table, tag
@@ -32,10 +32,10 @@ _CURVES = (
 )
 
 
-def results(evaluation: Evaluation | None) -> Html:
+def results(evaluation: Evaluation | None) -> tuple[Html, list[Chart]]:
     """Chance, before and after training, with intervals."""
     if evaluation is None:
-        return section("results", missing(NOT_EVALUATED, EVALUATE))
+        return section("results", missing(NOT_EVALUATED, EVALUATE)), []
     figures = evaluation.figures
     rows: list[list[Content]] = []
     for key, name in _METRICS.items():
@@ -64,7 +64,15 @@ def results(evaluation: Evaluation | None) -> Html:
             "p", "Training changed mAP by ", tag("strong", f"{figures['gain_mAP']:+.3f}"), f"{interval}.{verdict}"
         )
     body = table(["", "chance", "before training", "after training"], rows, numeric=(1, 2, 3))
-    return section("results", body, gain, told)
+    chart = dots(
+        "result",
+        [name for key, name in _METRICS.items() if key in figures],
+        {
+            series: [_interval(figures, f"{prefix}{key}") for key in _METRICS if key in figures]
+            for series, prefix in (("chance", "chance_"), ("before training", "untrained_"), ("after training", ""))
+        },
+    )
+    return section("results", drawn(chart), body, gain, told), [chart]
 
 
 def training(found: Findings) -> tuple[Html, list[Chart]]:
@@ -207,6 +215,12 @@ def _series(history: list[dict[str, Any]], key: str) -> tuple[npt.NDArray[np.flo
     ]
     pairs = np.array(points, dtype=np.float64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
+
+
+def _interval(figures: Mapping[str, float], key: str) -> tuple[float, float, float]:
+    """(value, low, high); both ends are the value where there is no interval, and NaN where there is no value."""
+    value = figures.get(key, float("nan"))
+    return value, figures.get(f"{key}_low", value), figures.get(f"{key}_high", value)
 
 
 def _number(value: float | None) -> str:

@@ -106,15 +106,15 @@ def distributions(found: Findings) -> tuple[Html, list[Chart]]:
     """Scores of detections; gaps, overlaps and margins of pairs."""
     if not found.detections.num_rows:
         return section("distributions", missing(NOT_DETECTED, DETECT)), []
-    charts = [histograms("scores", [("Detections by score", "score", _floats(found.detections, "score"))])]
+    panels = [("Detections by score", "score", _floats(found.detections, "score"))]
     if found.pairs.num_rows:
-        panels = [
+        panels += [
             ("Pairs by gap", "gap / s", _floats(found.pairs, "gap_s")),
             ("Pairs by overlap", "IoU", _floats(found.pairs, "iou")),
             ("Pairs by margin", "IoU above the best rival's", _floats(found.pairs, "margin")),
         ]
-        charts.append(histograms("pairs", panels))
-    return section("distributions", (drawn(chart) for chart in charts)), charts
+    chart = histograms("distributions", panels)
+    return section("distributions", drawn(chart)), [chart]
 
 
 def drawn(chart: Chart) -> Html:
@@ -135,14 +135,14 @@ def _bad_files(media: pa.Table) -> Html | None:
         return None
     rows = [[row["uri"], row["camera_id"], row["status"], row["error"] or ""] for row in bad[:MAX_BAD_FILES]]
     cut = f", the first {MAX_BAD_FILES}" if len(bad) > MAX_BAD_FILES else ""
-    title = tag("summary", f"{len(bad):,} media that were not looked at{cut}")
+    title = tag("summary", f"Not looked at: {len(bad):,} of {media.num_rows:,} media{cut}")
     listed = table(["file", "camera", "status", "reason"], rows)
     return tag("details", title, listed, open="" if len(bad) <= MAX_UNFOLDED else None)
 
 
 def _pair_grid(found: Findings, rows: Sequence[int]) -> Html:
     cards = []
-    chosen = found.pairs.take(list(rows))
+    chosen = found.pairs.take(pa.array(list(rows), pa.int64()))
     boxes = _boxes(found.detections, chosen["anchor_id"].to_pylist() + chosen["positive_id"].to_pylist())
     for pair in chosen.to_pylist():
         sides = [

@@ -46,7 +46,7 @@ def static(found: Findings) -> Html:
         picture = crop(found.crops, best["crop_pack"], best["crop_row"], f"static detection, {best['camera_id']}")
         cards.append(tag("figure", picture, caption, class_="card"))
     more = f", the {MAX_PLACES} largest shown" if len(places) > MAX_PLACES else ""
-    told = tag("p", f"{len(rows):,} boxes at {len(places):,} places{more}.")
+    told = tag("p", f"{len(rows):,} boxes at {len(places):,} {'place' if len(places) == 1 else 'places'}{more}.")
     return section("static", told, tag("div", cards, class_="grid small"), _maps(found.detections, is_static))
 
 
@@ -74,7 +74,7 @@ def _maps(detections: pa.Table, is_static: pa.ChunkedArray) -> Html:
         for kind, chosen in (("box", False), ("static", True)):
             part = boxes.filter(pc.equal(boxes["is_static"], chosen))
             step = -(-part.num_rows // MAX_BOXES) or 1
-            groups.append((kind, part.take(list(range(0, part.num_rows, step))).to_pylist()))
+            groups.append((kind, part.take(pa.array(range(0, part.num_rows, step), pa.int64())).to_pylist()))
         sizes = Counter((box["width_px"], box["height_px"]) for _, group in groups for box in group)
         size = sizes.most_common(1)[0][0]
         same = [

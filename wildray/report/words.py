@@ -80,7 +80,7 @@ SECTIONS = {
     "groups": (
         "Groups",
         "By species and individual",
-        "Which animals are told apart, and which are not. The last ones are those to look for among the ranked answers.",
+        "Which animals are told apart, and which are not. The last ones are those to look for among the answers.",
     ),
     "settings": (
         "Settings",

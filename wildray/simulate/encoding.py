@@ -19,7 +19,9 @@ from PIL import Image
 
 from wildray.simulate.coats import U8
 
-_X264 = {"preset": "veryfast", "crf": "23"}
+_X264 = {"preset": "veryfast", "crf": "23", "x264-params": "mbtree=0"}
+"""Without macroblock trees: libx264's vector code for them reads memory that it has not written, so that equal frames
+gave files of different bytes (seen with PyAV 18.1.0 on frames whose height is no multiple of 16)."""
 JPEG_QUALITY = 90
 KEYFRAME_S = 2.0
 """Seconds between key frames."""

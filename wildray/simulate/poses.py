@@ -71,7 +71,8 @@ def _trunk(form: Form, pose: Pose) -> F64:
 
 def stride_length(form: Form) -> float:
     """Distance of a full cycle of the gait in units: twice the arc of a foot on the ground."""
-    return float(4 * max(form.leg, 0.2) * np.sin(np.deg2rad(_SWING)))
+    reach = form.leg + (0.0 if form.kind == "insect" else 0.32 * form.depth)
+    return float(4 * reach * np.sin(np.deg2rad(_SWING)))
 
 
 def _quadruped_angles(pose: Pose, form: Form) -> dict[str, float]:
@@ -87,7 +88,8 @@ def _quadruped_angles(pose: Pose, form: Form) -> dict[str, float]:
     for name, offset in _LEG_PHASE.items():
         phase = (cycle + offset) % 1.0
         lift = np.sin(2 * np.pi * (phase - 0.5)) if phase > 0.5 else 0.0
-        upper = -_SWING * pose.effort * np.cos(2 * np.pi * phase)
+        # on the ground a foot goes back as fast as the body goes forth
+        upper = -_SWING * pose.effort * (1 - 4 * phase if phase < 0.5 else np.cos(2 * np.pi * phase))
         lower = 34 * pose.effort * lift
         fold_upper, fold_lower = (-76.0, 150.0) if name.startswith("hind") else (-66.0, 142.0)
         angles[f"{name}_upper"] = (1 - pose.lying) * upper + pose.lying * fold_upper

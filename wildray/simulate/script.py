@@ -155,7 +155,7 @@ def _clip_counts(rng: np.random.Generator, total: int) -> list[int]:
     """Videos of each visit: one, or up to four where the camera triggers again."""
     counts: list[int] = []
     while sum(counts) < total:
-        counts.append(min(int(rng.choice([1, 2, 3, 4], p=[0.4, 0.3, 0.2, 0.1])), total - sum(counts)))
+        counts.append(min(int(rng.choice([1, 2, 3, 4], p=[0.5, 0.3, 0.15, 0.05])), total - sum(counts)))
     return counts
 
 
