@@ -234,3 +234,15 @@ def test_links_of_the_user_are_followed(store, tmp_path):
     os.symlink(tmp_path / "elsewhere", tmp_path / "data" / "photos")
     labelled = bring(store, dataset(tmp_path / "data", rows=["a,1,photos/1.png", "b,2,photos/2.png"]))
     assert labelled.table.num_rows == 2
+
+
+@pytest.mark.real_data
+def test_a_real_data_set(store, caplog):
+    folder = os.environ.get("WILDRAY_TEST_DATA")
+    if not folder:
+        pytest.skip("WILDRAY_TEST_DATA names no folder with nyala/metadata.csv")
+    labelled = bring(store, os.path.join(folder, "nyala", "metadata.csv"))
+    assert labelled.table.num_rows == 1213
+    assert len(set(labelled.column("identity"))) == 179
+    assert labelled.num_skipped == 0
+    assert "8 images are exact copies" in caplog.text

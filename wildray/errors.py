@@ -8,6 +8,7 @@ reach the user, prints tracebacks that say where the code was and not what the u
 from __future__ import annotations
 
 import difflib
+import pickle
 from collections.abc import Iterable
 
 
@@ -53,6 +54,18 @@ class DataError(WildrayError):
 
 class StageError(WildrayError):
     """A stage that cannot go on: nothing to work on, or too large a share of it failed."""
+
+
+def error_to_bytes(error: WildrayError) -> bytes:
+    """An error as a value that a Ray Data task returns: raised there, it would reach the driver as text alone."""
+    return pickle.dumps(error)
+
+
+def raise_error_bytes(data: bytes) -> None:
+    """Raise what ``error_to_bytes`` wrote in a task of ours; no bytes mean no error."""
+    if data:
+        error: WildrayError = pickle.loads(data)
+        raise error
 
 
 def user_error(error: BaseException) -> WildrayError | None:

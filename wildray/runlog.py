@@ -60,7 +60,7 @@ def open_run(
     *,
     spool_folder: str | os.PathLike[str] | None = None,
 ) -> RunLog:
-    """Begin a run, or go on with the run of that name.
+    """Begin a run, or go on with the run of that name; a database out of reach is a warning, not an error.
 
     Args:
         tracking_uri: As ``check_uri`` takes it, or None: nothing is logged.
@@ -68,9 +68,6 @@ def open_run(
         name: Name of the run; the same name in the same experiment is the same run.
         tags: Further tags.
         spool_folder: Where calls go that could not be logged; default beside the database, else the cache folder.
-
-    Returns:
-        An open log. Its database may be out of reach: that is a warning, not an error.
 
     Raises:
         ConfigError: ``check_uri`` refuses the URI.
@@ -104,8 +101,7 @@ class RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        killed = kind is not None and not issubclass(kind, Exception)
-        self.close("FINISHED" if kind is None else "KILLED" if killed else "FAILED")
+        self.close("FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED")
 
     @property
     def url(self) -> str | None:

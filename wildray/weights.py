@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -227,8 +227,3 @@ def _own_folder(parent: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def licences(registry: Mapping[str, Weights] = REGISTRY) -> dict[str, str]:
-    """Licence and holder of every file of weights, by name."""
-    return {name: weights.licence for name, weights in registry.items()}

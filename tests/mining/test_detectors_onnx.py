@@ -217,32 +217,28 @@ def test_half_precision_input(tmp_path: Path) -> None:
     assert len(OnnxDetector(path, min_score=0.25, nms_iou=0.45).detect([np.zeros((PX, PX, 3), np.uint8)])[0]) == 3
 
 
-def test_what_the_network_sees(tmp_path: Path) -> None:
-    """Channels in the order RGB, scaled to [0, 1], grey above and below: read back through a graph that passes them on."""
-    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, PX, PX])
-    cells = [(31, 31, 0), (31, 31, 1), (31, 31, 2), (0, 31, 0)]  # row, column, channel
-    constants, nodes, parts = [], [], []
-    for i, (row, column, channel) in enumerate(cells):
-        for word, value in (("start", [0, channel, row, column]), ("stop", [1, channel + 1, row + 1, column + 1])):
-            constants.append(numpy_helper.from_array(np.array(value, np.int64), f"{word}{i}"))
-        nodes.append(helper.make_node("Slice", ["images", f"start{i}", f"stop{i}"], [f"cell{i}"]))
-        parts.append(f"cell{i}")
-    nodes.append(helper.make_node("Concat", parts, ["cells"], axis=3))
-    constants.append(numpy_helper.from_array(np.array([1, 1, 4], np.int64), "row"))
-    nodes.append(helper.make_node("Reshape", ["cells", "row"], ["corners"]))
-    constants.append(numpy_helper.from_array(np.array([[[0.9, 0]]], np.float32), "tail"))
-    nodes.append(helper.make_node("Concat", ["corners", "tail"], ["output0"], axis=2))
-    output = helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 1, 6])
-    graph = helper.make_graph(nodes, "toy", [image], [output], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save(model, str(tmp_path / "t.onnx"))
-    detector = OnnxDetector(tmp_path / "t.onnx", min_score=0.1, nms_iou=0.45, class_names=["animal"])
-    frame = np.zeros((32, 64, 3), np.uint8)
-    frame[:] = (51, 102, 204)
-    batch, scale, offset = detector._prepared(frame)
+def test_yolo_sees_rgb_shares_between_grey_bars(tmp_path: Path) -> None:
+    detector = OnnxDetector(save(tmp_path / "t.onnx", LAYOUTS["yolov8"][0]), min_score=0.25, nms_iou=0.45)
+    batch, scale, offset = detector._prepared(np.full((32, 64, 3), (51, 102, 204), np.uint8))
     np.testing.assert_allclose(batch[0, :, 31, 31], [0.2, 0.4, 0.8], atol=1e-6)
-    np.testing.assert_allclose(batch[0, :, 0, 31], 114 / 255, atol=1e-6)
+    np.testing.assert_allclose(batch[0, :, 15, 31], 114 / 255, atol=1e-6)
+    np.testing.assert_allclose(batch[0, :, 48, 31], 114 / 255, atol=1e-6)
     assert (scale.tolist(), offset.tolist()) == ([1, 1], [0, 16])
+
+
+def test_yolox_sees_rgb_bytes_above_black(tmp_path: Path) -> None:
+    detector = OnnxDetector(save(tmp_path / "t.onnx", LAYOUTS["yolox"][0]), min_score=0.25, nms_iou=0.45)
+    batch, _, offset = detector._prepared(np.full((32, 64, 3), (51, 102, 204), np.uint8))
+    np.testing.assert_allclose(batch[0, :, 0, 31], [51, 102, 204])
+    assert batch[0, :, 32:].max() == 0
+    assert offset.tolist() == [0, 0]
+
+
+def test_detr_sees_the_frame_squashed(tmp_path: Path) -> None:
+    detector = OnnxDetector(save(tmp_path / "t.onnx", LAYOUTS["rtdetr_hf"][0]), min_score=0.25, nms_iou=0.45)
+    batch, scale, _ = detector._prepared(np.full((32, 128, 3), 51, np.uint8))
+    np.testing.assert_allclose(batch, 0.2, atol=1e-6)
+    assert scale.tolist() == [0.5, 2]
 
 
 @pytest.mark.parametrize(

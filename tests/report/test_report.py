@@ -15,8 +15,9 @@ from conftest import DETECTIONS, HOSTILE, LABELLED, write_detections, write_eval
 
 from wildray.config import Config
 from wildray.errors import ConfigError, StoreError
-from wildray.report import ReportResult, report
+from wildray.report import ReportResult, log_pictures, report
 from wildray.report.words import LITE_AND_PEOPLE, SECTIONS
+from wildray.runlog import default_uri, open_run
 from wildray.store import Store
 
 
@@ -152,6 +153,13 @@ def test_pictures_and_metrics_lie_beside(written: ReportResult, full_store: Stor
     assert metrics["mAP"] == 0.62
     assert all(isinstance(value, float) for value in metrics.values())
     assert Path(written.page) == full_store.path("reports", "first.html")
+
+
+def test_the_page_goes_into_a_run(written: ReportResult, tmp_path: Path) -> None:
+    with open_run(default_uri(tmp_path), "reserve", "first", {}) as run:
+        log_pictures(written, run)
+    logged = {path.name for path in (tmp_path / "mlartifacts").rglob("report/*")}
+    assert logged == {"first.html", "metrics.json", *(Path(picture).name for picture in written.pictures)}
 
 
 def test_an_empty_store_gives_a_page_that_says_so(empty_store: Store) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
 from wildray.config import Config
 from wildray.errors import ConfigError, DataError
 from wildray.simulate import SimulateResult, simulate

@@ -141,7 +141,9 @@ def import_data(config: Config, store: Store, path: str) -> str:
     from wildray.labelled import import_labelled
 
     padding, longest_px = config.detect.crop_padding, config.detect.crop_longest_px
-    return import_labelled(store, path, padding=padding, longest_px=longest_px).digest
+    return import_labelled(
+        store, path, padding=padding, longest_px=longest_px, max_skipped=config.eval.max_skipped
+    ).digest
 
 
 def show(arguments: argparse.Namespace, result: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import ray
 import ray.data
 
 from wildray.config import Config, DetectConfig
-from wildray.errors import DataError, StageError, user_error
+from wildray.errors import DataError, StageError, WildrayError, error_to_bytes, raise_error_bytes
 from wildray.mining.chunks import Row, from_json, plan_chunks, to_json
 from wildray.mining.clock import captured, flag_clocks
 from wildray.mining.detectors import make_detector
@@ -194,7 +194,7 @@ def _probed(config: Config, media: dict[str, list[MediaItem]]) -> Iterator[Row]:
 
     dataset = ray.data.from_items([{"media_id": name} for name in media])
     scanned = dataset.map_batches(probe_batch, batch_size=SCAN_BATCH, num_cpus=_cpus(config) / 2)
-    for row in _rows(scanned):
+    for row in scanned.iter_rows():
         yield from_json(json.loads(row["row"]))
 
 
@@ -207,13 +207,18 @@ def _work(config: Config, collection: Collection, results: Results | None) -> No
     path = None if results is None else str(results.path)
 
     def work(batch: Any) -> Any:
-        records = [_worker(config.detect, collection, path).run(str(chunk)) for chunk in batch["chunk"]]
-        return {"chunk": batch["chunk"], "num_detections": [record["num_detections"] for record in records]}
+        (chunk,) = batch["chunk"]
+        try:
+            record = _worker(config.detect, collection, path).run(str(chunk))
+        except WildrayError as error:
+            return {"chunk": [chunk], "num_detections": [0], "error": [error_to_bytes(error)]}
+        return {"chunk": [chunk], "num_detections": [record["num_detections"]], "error": [b""]}
 
     dataset = ray.data.from_items([{"chunk": chunk} for chunk in todo], override_num_blocks=len(todo))
     workers = ray.data.TaskPoolStrategy(size=min(config.scale.workers, len(todo)))
     done = dataset.map_batches(work, batch_size=1, compute=workers, num_cpus=_cpus(config))
-    for record in tracked(_rows(done), len(todo), "detecting"):
+    for record in tracked(done.iter_rows(), len(todo), "detecting"):
+        raise_error_bytes(record["error"])
         logger.debug("chunk %s: %d boxes", record["chunk"], record["num_detections"])
 
 
@@ -230,17 +235,6 @@ def _worker(config: DetectConfig, collection: Collection, results_path: str | No
         make_detector(config) if results is None else None,
         results,
     )
-
-
-def _rows(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
-    """Rows as they come; an error a user can cause comes out of Ray's as itself."""
-    try:
-        yield from dataset.iter_rows()
-    except Exception as error:
-        cause = user_error(error)
-        if cause is None:
-            raise
-        raise cause from None
 
 
 def _cpus(config: Config) -> float:

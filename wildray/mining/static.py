@@ -34,16 +34,17 @@ Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
 
 MIN_FRAMES = 4
-"""A sequence of fewer frames looked at says nothing about stillness."""
+"""A sequence of fewer frames looked at says nothing about stillness, and weighs less where it shows a place empty."""
 MIN_SEQUENCES = 3
-"""A place must be taken in so many sequences to recur; a visitor comes back once by chance."""
-MIN_FILES = 5
-"""The same for files without a clock, which may all be of one hour."""
+"""A place must be taken in so many sequences to recur: a visitor comes back to one spot by chance. Where clocks are
+missing and files may be of one visit, they must be of ``MIN_FRAMES`` frames each, and stills count for a quarter."""
 LONGER_THAN = 16
 """A place is weighed against at least so many sequences, as far as the camera has them, not only its own first to last:
 else any three visits in a row to one spot of a busy camera would do."""
 SELDOM = 0.25
-"""A place taken in less than this share of the camera's other sequences was a visitor's."""
+"""A place was a visitor's where no larger share of the camera's other sequences than this has a box there."""
+MIN_EMPTY = 0.5
+"""Least weight of the sequences that show a place empty: two frames, since any one may have missed a rock."""
 NUM_PROBES = 16
 """Frames of a sequence whose boxes are tried as places: one taken in 30 % of the frames is missed in 0.3 % of cases."""
 NUM_SEQUENCE_PROBES = 64
@@ -249,16 +250,16 @@ def _undominated(
 
 def _recurring(haunts: _Places, spots: _Places, scene: Scene, config: MineConfig) -> Int64:
     """Rows of the boxes at places that are taken in most of what a camera recorded over ``static_span`` or longer."""
-    place, row = haunts.member_place, spots.group[haunts.member_row]
-    pairs = np.unique(np.stack([place, row], axis=1), axis=0)
+    pairs = np.unique(np.stack([haunts.member_place, spots.group[haunts.member_row]], axis=1), axis=0)
     place, taken = pairs[:, 0], pairs[:, 1]
     count = np.bincount(place, minlength=len(haunts.group))
-    heads = np.cumsum(count) - count
+    files = np.bincount(place, weights=_weight(scene)[taken], minlength=len(haunts.group))
     some = np.flatnonzero(count)
-    first, last = taken[heads[some]], taken[heads[some] + count[some] - 1]
+    heads = (np.cumsum(count) - count)[some]
+    first, last = taken[heads], taken[heads + count[some] - 1]
     clocked = np.isfinite(scene.time_s[first])
     span = scene.time_s[last] - np.where(clocked, scene.time_s[first], 0.0)
-    long = np.where(clocked, span >= config.static_span.seconds, count[some] >= MIN_FILES)
+    long = np.where(clocked, span >= config.static_span.seconds, files[some] >= MIN_SEQUENCES)
     weighed = np.maximum(last - first + 1, np.minimum(np.bincount(scene.stretch)[scene.stretch[first]], LONGER_THAN))
     # more than half by one standard deviation of a fair coin thrown as often: all of 3, 6 of 8, 10 of 16, 36 of 64
     recurs = long & (count[some] >= MIN_SEQUENCES) & (count[some] >= (weighed + np.sqrt(weighed)) / 2)
@@ -273,9 +274,9 @@ def _recurring(haunts: _Places, spots: _Places, scene: Scene, config: MineConfig
 
 
 def _visited(spots: _Places, asked: Int64, scene: Scene, config: MineConfig) -> Bool:
-    """(A,) whether sequences of the same stretch, hours off, mostly show the place of a spot empty.
+    """(A,) whether other sequences of the stretch show the place of a spot empty, and hardly any a box there.
 
-    Of files without a clock every other one counts as far off, and more of them are needed.
+    Empty counts whenever it was, taken only hours off: a sleeper sleeps on in the next clip.
 
     Args:
         spots: Places of sequences.
@@ -283,25 +284,28 @@ def _visited(spots: _Places, asked: Int64, scene: Scene, config: MineConfig) -> 
         scene: What was looked at.
         config: ``static_iou``.
     """
-    sequences = np.arange(len(scene.stretch))
-    probed = np.unique(sequences[_probes(scene.stretch, sequences, NUM_SEQUENCE_PROBES)])
+    weight, sequences = _weight(scene), np.arange(len(scene.stretch))
+    probed = sequences[_probes(scene.stretch, sequences, NUM_SEQUENCE_PROBES)]
     probe_starts = np.searchsorted(scene.stretch[probed], np.arange(int(scene.stretch.max(initial=-1)) + 2))
     group = spots.group[asked]
     stretch = scene.stretch[group]
-    counts = probe_starts[stretch + 1] - probe_starts[stretch]
-    own, one = np.arange(len(asked)), np.ones(len(asked), dtype=np.int64)
-    others = np.zeros(len(asked))
-    for _, spot, probe in crossings(own, one, probe_starts[stretch], counts):
-        others += np.bincount(spot[_far(scene, group[spot], probed[probe])], minlength=len(asked))
     in_probe = np.flatnonzero(np.isin(spots.group, probed))
     starts = np.searchsorted(scene.stretch[spots.group[in_probe]], np.arange(len(probe_starts)))
     at, there = _around(spots.xyxy[:, asked], stretch, spots.xyxy[:, in_probe], starts, config.static_iou)
-    there = spots.group[in_probe[there]]
-    away = _far(scene, group[at], there)
-    taken = _num_distinct(at[away], there[away], len(asked))
-    enough = np.where(np.isfinite(scene.time_s[group]), MIN_SEQUENCES, MIN_FILES)
-    visited: Bool = (others >= enough) & (taken < SELDOM * others)
+    at, there = np.unique(np.stack([at, spots.group[in_probe[there]]]), axis=1)
+    far = _far(scene, group[at], there)
+    taken_far = np.bincount(at[far], weights=weight[there[far]], minlength=len(asked))
+    other = there != group[at]
+    taken = np.bincount(at[other], weights=weight[there[other]], minlength=len(asked))
+    total = np.bincount(scene.stretch[probed], weights=weight[probed], minlength=len(probe_starts) - 1)[stretch]
+    empty = total - np.where(np.isin(group, probed), weight[group], 0.0) - taken
+    visited: Bool = (empty >= MIN_EMPTY) & (taken_far < SELDOM * (empty + taken_far))
     return visited
+
+
+def _weight(scene: Scene) -> npt.NDArray[np.float64]:
+    """(S,) how much each sequence says: 1 from ``MIN_FRAMES`` frames looked at, less for fewer."""
+    return np.minimum(np.bincount(scene.frame_sequence, minlength=len(scene.stretch)), MIN_FRAMES) / MIN_FRAMES
 
 
 def _far(scene: Scene, a: Int64, b: Int64) -> Bool:

@@ -95,8 +95,10 @@ class Report:
 def is_infrared(image: npt.NDArray[np.uint8]) -> bool:
     """Whether an image (H, W, 3) is nearly grey, judged on at most about 128 x 128 of its pixels."""
     step = max(1, min(image.shape[:2]) // 128)
-    sample = image[::step, ::step].astype(np.int16)
-    return bool((sample.max(axis=2) - sample.min(axis=2)).mean() < INFRARED_LEVELS)
+    # Channel by channel: a reduction over numpy's last axis of length 3 takes a hundred times as long.
+    red, green, blue = (np.ascontiguousarray(image[::step, ::step, channel]) for channel in range(3))
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    return bool(spread.mean() < INFRARED_LEVELS)
 
 
 def decode_video(request: Request) -> Iterator[Frame | Report | None]:

@@ -21,6 +21,7 @@ from wildray.report.evaluation import Evaluation, read_evaluation
 from wildray.report.figures import Chart
 from wildray.report.gather import Findings, gather
 from wildray.report.page import Html, document
+from wildray.runlog import RunLog
 from wildray.store import Store
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,12 @@ def report(
     return ReportResult(
         page=str(path), pictures=pictures, metrics=str(metrics), missing=_missing(found, evaluation), seconds=seconds
     )
+
+
+def log_pictures(result: ReportResult, log: RunLog) -> None:
+    """Put the page, its charts and its figures into a run's artefacts."""
+    for path in (result.page, result.metrics, *result.pictures):
+        log.artifact(path, "report")
 
 
 def _sections(found: Findings, evaluation: Evaluation | None) -> tuple[dict[str, Html], list[Chart]]:

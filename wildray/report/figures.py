@@ -186,10 +186,11 @@ def bars(name: str, panels: Sequence[tuple[str, Sequence[tuple[str, float]]]], *
             heights = np.arange(len(values))
             axes.barh(heights, [value for _, value in values], color=COLORS[number], height=0.7)
             axes.set_yticks(heights, labels=[_short(key) for key, _ in values])
-            axes.set(title=title, xlabel=label, xlim=(0, 1), ylim=(len(values) - 0.4, -0.6))
+            axes.set(title=title, xlabel=label, xlim=(0, 1), ylim=(tallest - 0.4, -0.6))
             axes.grid(visible=False, axis="y")
 
-    return _chart(name, (9.6, 1.2 + 0.22 * max(len(values) for _, values in panels)), draw)
+    tallest = max(len(values) for _, values in panels)  # bars are of one height in all panels
+    return _chart(name, (9.6, 1.2 + 0.22 * tallest), draw)
 
 
 def dots(name: str, rows: Sequence[str], series: Mapping[str, Sequence[tuple[float, float, float]]]) -> Chart:

@@ -39,14 +39,14 @@ def summary(found: Findings) -> Html:
         (_share(empty, found.frames.num_rows), "of them empty"),
         (f"{found.detections.num_rows:,}", "detections"),
         (f"{found.detections.num_rows - found.detections['crop_pack'].null_count:,}", "crops"),
-        (f"{len(set(found.detections['camera_id'].to_pylist())):,}", "cameras with detections"),
+        (f"{len(set(found.detections['camera_id'].to_pylist())):,}", "cameras with boxes"),
     ]
     if found.pairs_digest is not None:
         sequences = set(found.static["sequence_id"].to_pylist()) | set(found.pairs["sequence_id"].to_pylist())
         tiles += [
             (f"{found.pairs.num_rows:,}", "pairs"),
             (f"{sum(found.static['static'].to_pylist()):,}", "static detections"),
-            (f"{len(sequences):,}", "sequences with detections"),
+            (f"{len(sequences):,}", "sequences with boxes"),
         ]
     shown = (tag("div", tag("b", number), tag("span", name), class_="tile") for number, name in tiles)
     rows: list[list[Content]] = [["Media", name, f"{count:,}"] for name, count in statuses.most_common()]

@@ -67,8 +67,9 @@ pre {
 table { border-collapse: collapse; font-size: .92rem; min-width: min(100%, 30rem); }
 th, td {
   text-align: left; padding: .38rem 1.1rem .38rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
-  overflow-wrap: anywhere;
+  overflow-wrap: break-word; max-width: 30rem;
 }
+td:first-child { min-width: 4rem; }
 th { color: var(--soft); font-weight: 500; font-size: .82rem; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.n b { font-weight: 600; }
@@ -76,9 +77,9 @@ small { color: var(--soft); }
 figure { margin: 0; }
 .chart {
   background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .8rem;
-  margin: 0 0 1rem;
+  margin: 0 0 1rem; overflow-x: auto;
 }
-.chart svg { display: block; width: 100%; height: auto; }
+.chart svg { display: block; width: 100%; height: auto; min-width: 36rem; }
 figcaption { font-size: .8rem; line-height: 1.4; color: var(--soft); overflow-wrap: anywhere; }
 .grid {
   display: grid; grid-template-columns: repeat(auto-fill, minmax(15.5rem, 1fr)); gap: .8rem; margin: 0 0 1rem;
@@ -97,7 +98,7 @@ figcaption { font-size: .8rem; line-height: 1.4; color: var(--soft); overflow-wr
   height: 7.6rem; display: flex; align-items: center; justify-content: center; background: var(--paper);
   border-radius: .3rem; overflow: hidden;
 }
-.crop img { max-width: 100%; max-height: 100%; display: block; }
+.crop img { width: 100%; height: 100%; object-fit: contain; display: block; }
 .crop.gone { color: var(--soft); font-size: .8rem; }
 .facts { display: flex; flex-wrap: wrap; gap: 0 .7rem; font-variant-numeric: tabular-nums; }
 .map { display: block; width: 100%; height: auto; background: var(--paper); border-radius: .3rem; }
@@ -139,7 +140,15 @@ footer { padding: 3rem 1.5rem 3rem; color: var(--soft); font-size: .82rem; }
   .chart, .tile, tr { break-inside: avoid; }
   h2, h3, .how { break-after: avoid; }
   .note { border: 1px solid var(--warn); }
-  .grid { grid-template-columns: repeat(4, 1fr); }
+  .how { break-inside: avoid; }
+  .grid { grid-template-columns: repeat(3, 1fr); }
+  .grid.small { grid-template-columns: repeat(5, 1fr); }
+  .crop { height: 5.4rem; }
+  .pair { grid-template-columns: 1fr 3.6rem; }
+  .strip { grid-template-columns: repeat(9, minmax(0, 1fr)); gap: .2rem; }
+  .strip .crop { height: 3.6rem; }
+  .chart, .scroll, .strips { overflow: visible; }
+  .chart svg { min-width: 0; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from wildray.config import Config
-from wildray.errors import StoreError, user_error
+from wildray.errors import StoreError, WildrayError, error_to_bytes, raise_error_bytes
 from wildray.labelled import import_labelled, open_labelled
 from wildray.learning.backbone import Backbone
 from wildray.packs import PackReader
@@ -189,7 +189,10 @@ class _Actor:
         self._worker: ChunkEmbedder = ray.get(worker[0])
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return {"num": [self._worker.embed_chunk(str(name)) for name in batch["chunk"]]}
+        try:
+            return {"num": [self._worker.embed_chunk(str(name)) for name in batch["chunk"]], "error": [b""]}
+        except WildrayError as error:
+            return {"num": [0], "error": [error_to_bytes(error)]}
 
 
 def _without_purged(rows: pa.Table, reader: PackReader) -> pa.Table:
@@ -223,11 +226,8 @@ def _embed_on_ray(worker: ChunkEmbedder, pending: list[str], config: Config) -> 
         num_cpus=cpus,
         num_gpus=1 if gpus else None,
     )
-    try:
-        num_images = sum(int(row["num"]) for row in done.iter_rows())
-    except ray.exceptions.RayError as error:
-        cause = user_error(error)
-        if cause is None:
-            raise
-        raise cause from None
+    num_images = 0
+    for row in done.iter_rows():
+        raise_error_bytes(row["error"])
+        num_images += int(row["num"])
     logger.info("embed: %d images by %d actors", num_images, num_actors)

@@ -160,16 +160,16 @@ def _marks(rng: np.random.Generator, animal: Individual, shape: tuple[int, int],
 
 
 def _fine_marks(rng: np.random.Generator, animal: Individual, shape: tuple[int, int], scale: int) -> tuple[F32, F32]:
-    """Dots and short bars of 3 % of the length: sharp in a large crop, gone in one of fewer than 96 pixels.
+    """Dots and short bars of 2 % of the length: sharp in a large crop, gone in one of fewer than 96 pixels.
 
     They are spread evenly, since clusters and bare patches would still be seen as light and dark in a small crop.
     """
     marks = np.zeros(shape, np.float32)
-    points = _points(rng, 0.07 / animal.mark_density)
+    points = _points(rng, 0.052 / animal.mark_density)
     for center in points[rng.uniform(size=len(points)) < 0.62]:
-        radius = 0.015 * animal.mark_size * rng.uniform(0.8, 1.2)
+        radius = 0.0105 * animal.mark_size * rng.uniform(0.8, 1.2)
         if rng.uniform() < 0.3:
-            line = np.stack([center, center + rng.uniform(-0.045, 0.045, 2).astype(np.float32)])
+            line = np.stack([center, center + rng.uniform(-0.035, 0.035, 2).astype(np.float32)])
             width = max(1, round(radius * scale * 1.2))
             cv2.polylines(marks, [_pixels(line, scale)], False, 1.0, width, cv2.LINE_AA, 4)
         else:

@@ -4,9 +4,10 @@
 | --- | --- |
 | base | what every detector is |
 | yolox, megadetector_lite | the default: one class, animal |
-| onnx, layouts | any YOLO-family or RT-DETR file, such as MegaDetector |
+| onnx_file, layouts | any YOLO-family or RT-DETR file, such as MegaDetector |
 | clip, motion | the background of a clip: the change inside a box, and boxes of what moves |
-| results | MegaDetector JSON: boxes that somebody else computed |
+| results, results_file, results_writer | MegaDetector JSON: boxes that somebody else computed, and ours for others |
+| categories | animal, person, vehicle: what other words mean |
 """
 
 from wildray.mining.detectors.base import Detector, Image

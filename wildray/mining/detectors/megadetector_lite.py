@@ -3,7 +3,7 @@
 In: frames. Out: boxes of the category animal; it fires on people and vehicles too and cannot tell them apart, and on
 the odd rock. Weights come from the registry (MIT). The alternative, ONNX Runtime with an exported file, takes 0.78 of
 the time at equal input, and needs the package onnx to export: padding the short side to a multiple of 32 px instead
-of a square saves more (16:9: 0.62 of the time) at equal detections.
+of a square saves more (16:9: 0.62 of the time; scores are 0.01 lower in the mean).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def prepare(image: Image) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float
     height, width = image.shape[:2]
     ratio = INPUT_PX / max(height, width)
     inner_w, inner_h = max(round(width * ratio), 1), max(round(height * ratio), 1)
-    # Shrinking by averaging areas: small animals score up to 0.3 higher than with the usual two-by-two interpolation.
+    # Shrinking by averaging areas: small animals score up to 0.14 higher than with the usual bilinear interpolation.
     method = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
     padded = np.zeros((1, _up(inner_h), _up(inner_w), 3), dtype=np.float32)
     padded[0, :inner_h, :inner_w] = cv2.resize(image, (inner_w, inner_h), interpolation=method)
@@ -107,9 +107,9 @@ def _load(path: Path) -> YoloX:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         return load_folded(checkpoint["model"])
-    except OSError as error:
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise WeightsError(f"The weights {path} cannot be read: {error.strerror or error}.") from None
-    except (RuntimeError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+    except (RuntimeError, OSError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"{path} is not a checkpoint of MegadetectorLite (YOLOX-tiny, one class): {first}. "

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -55,10 +54,10 @@ def write_results(
         seen, found = frames.take(frame_rows.get(name, none)), detections.take(box_rows.get(name, none))
         files.append(_listed(medium, seen, found, root))
     target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=".", encoding="utf-8", delete=False) as file:
-            file.write(to_json(files, info))
-        os.replace(file.name, target)
+        temporary.write_text(to_json(files, info), encoding="utf-8")
+        os.replace(temporary, target)
     except OSError as error:
         raise DataError(f"The results file {target} cannot be written: {error.strerror or error}.") from None
     logger.info("%s: %d media, %d boxes", target, len(files), len(detections))
@@ -66,6 +65,8 @@ def write_results(
 
 def _rows_by_medium(table: pa.Table) -> dict[str, npt.NDArray[np.intp]]:
     """Rows of each medium, by its id, in order of frame, then as they stand."""
+    if len(table) == 0:
+        return {}
     names = np.asarray(table["media_id"].to_pylist(), dtype=np.str_)
     order = np.lexsort((table["frame_index"].to_numpy(), names))
     values, starts = np.unique(names[order], return_index=True)

@@ -1,0 +1,55 @@
+import json
+import logging
+
+import pytest
+
+from wildray.config import Config
+from wildray.errors import ConfigError
+from wildray.learning.run import claim_run, finished_result
+from wildray.store import Store
+
+BASE = {"backbone.name": "resnet18", "train.pairs": "a" * 16, "train.epochs": 5}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store.open(tmp_path / "s", create=True)
+
+
+def test_a_name_used_again_with_other_settings_is_refused_and_they_are_named(store):
+    claim_run(Config.load(overrides=BASE), store, "r")
+    claim_run(Config.load(overrides=BASE), store, "r")
+    for name, value in (("backbone.image_size", 64), ("train.pairs", "b" * 16), ("method.temperature", 0.5)):
+        with pytest.raises(ConfigError, match=name.replace(".", r"\.")) as caught:
+            claim_run(Config.load(overrides=BASE | {name: value}), store, "r")
+        assert str(value) in str(caught.value)
+
+
+def test_epochs_may_grow_only_and_what_weights_do_not_depend_on_is_free(store):
+    claim_run(Config.load(overrides=BASE), store, "r")
+    free = {"train.epochs": 7, "train.checkpoint_steps": 3, "mine.min_iou": 0.5, "train.probe_every": 2}
+    claim_run(Config.load(overrides=BASE | free), store, "r")
+    with pytest.raises(ConfigError, match=r"train\.epochs was 7, now 5"):
+        claim_run(Config.load(overrides=BASE), store, "r")
+
+
+def test_another_number_of_workers_is_said(store, caplog):
+    claim_run(Config.load(overrides=BASE), store, "r")
+    with caplog.at_level(logging.WARNING):
+        claim_run(Config.load(overrides=BASE | {"scale.workers": 2}), store, "r")
+    assert "1 workers and goes on with 2" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["", "../r", "a/b", ".hidden", "a b"])
+def test_names_that_are_no_folder_are_refused(store, name):
+    with pytest.raises(ConfigError, match="cannot be the name of a run"):
+        claim_run(Config.load(overrides=BASE), store, name)
+
+
+def test_a_result_counts_once_all_epochs_are_done(store):
+    config = Config.load(overrides=BASE)
+    assert finished_result(config, store, "r") is None
+    result = {"epochs": 5, "num_steps": 9, "loss": 1.0, "images_per_s": 2.0, "seconds": 3.0}
+    store.write_text(json.dumps(result), "models", "r", "result.json")
+    assert finished_result(config, store, "r") == result
+    assert finished_result(Config.load(overrides=BASE | {"train.epochs": 6}), store, "r") is None
