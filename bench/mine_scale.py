@@ -130,7 +130,7 @@ class PeakMemory:
         self._thread.join()
 
     def _sample(self) -> None:
-        while not self._stop.wait(0.2):
+        while not self._stop.wait(0.5):
             self.peak_mb = max(self.peak_mb, memory_mb())
 
 

@@ -6,7 +6,10 @@ from wildray import errors
 from wildray.errors import ConfigError, DataError, MediaError, WildrayError, nearest, user_error
 
 
-@pytest.mark.parametrize("kind", [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)])
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_errors_survive_a_process_border(kind):
     error = kind("got x, expected y")
     copy = pickle.loads(pickle.dumps(error))

@@ -47,7 +47,7 @@ class SimulateConfig(Section):
     seed: int = Field(0, ge=0)
     """Seed: the same seed and settings give the same files, byte for byte."""
     num_individuals: int | None = Field(None, ge=2)
-    """Animals that live in the reserve and are filmed; default 24, or 1.25 per video where that is more."""
+    """Animals that live in the reserve and are filmed; default 36, or 1.25 per video where that is more."""
     num_species: int = Field(5, ge=1, le=5)
     """Of spotted, rosetted, striped, plain with marks, and an insect (the fifth; it needs two macro cameras)."""
     num_cameras: int = Field(6, ge=2, le=10_000)
@@ -58,9 +58,9 @@ class SimulateConfig(Section):
     """Frames a second of the videos."""
     clip_length: Duration = Duration("10s")
     """Length of a triggered video."""
-    night_share: float = Field(0.35, ge=0, le=1)
+    night_share: float = Field(0.25, ge=0, le=1)
     """Share of the visits that fall into the night and are filmed in infra-red."""
-    herd_share: float = Field(0.6, ge=0, le=1)
+    herd_share: float = Field(0.75, ge=0, le=1)
     """Share of the visits by two to four animals at once."""
     empty_share: float = Field(0.1, ge=0, le=1)
     """Share of the videos that moving vegetation triggered, without an animal."""
@@ -234,8 +234,8 @@ class TrainConfig(Section):
     """Share of the steps over which the learning rate rises."""
     clip_norm: float = Field(3.0, gt=0)
     """Gradients with a larger norm are scaled down to it."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the forward pass."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward pass; auto: bf16 where the processor has it (twice as fast), else fp32."""
     seed: int = Field(0, ge=0)
     """Seed of weights, sample order and augmentation."""
     checkpoint_every: int = Field(1, ge=1)
@@ -365,6 +365,15 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "mine": {"min_score": 0.5, "min_iou": 0.2, "interval": "120s", "linker": "direct"},
         "backbone": {"name": "vit_tiny_patch16_224", "image_size": 224},
         "train": {"epochs": 100},
+    },
+    # what two CPU cores learn from in minutes: a small convolutional network on small images of near frames
+    "demo": {
+        "simulate": {"num_videos": 36},
+        "detect": {"detector": "motion", "chunk": "60s"},
+        "mine": {"interval": "0.5s"},
+        "backbone": {"name": "resnet18", "image_size": 64},
+        "train": {"epochs": 28, "batch_size": 64, "precision": "bf16", "probe_every": 4},
+        "eval": {"exclude": ["encounter", "camera_id"], "same": ["orientation"]},
     },
 }
 

@@ -20,6 +20,7 @@ TINY = {
     "train.epochs": 3,
     "train.batch_size": 16,
     "train.checkpoint_steps": 2,
+    "train.precision": "fp32",
     "method.hidden_dim": 32,
     "method.projection_dim": 16,
     "method.local_views": 1,

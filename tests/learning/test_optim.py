@@ -1,4 +1,5 @@
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from torch import nn
 
 from wildray.config import Config, TrainConfig
 from wildray.errors import StageError
-from wildray.learning.job import make_method, num_batches, recipe_of
+from wildray.learning.job import make_method, num_batches, recipe_of, takes_bf16
 from wildray.learning.optim import Recipe, learning_rate_at, make_optimizer, peak_learning_rate
 
 
@@ -58,6 +59,14 @@ def test_every_recipe_makes_a_step():
         network(torch.ones(1, 3)).sum().backward()
         optimizer.step()
         assert not torch.equal(before, network.weight)
+
+
+def test_bf16_is_taken_where_asked_for_or_native():
+    device = torch.device("cpu")
+    assert takes_bf16("bf16", device)
+    assert not takes_bf16("fp32", device)
+    native = "_bf16" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else False
+    assert takes_bf16("auto", device) is native
 
 
 def test_too_few_pairs_for_a_batch():

@@ -32,12 +32,9 @@ def clips(camera: str, count: int, *, seed: int = 0, first: int = 0) -> list[Cli
     rng = np.random.default_rng((seed, first))
     made = []
     for number in range(first, first + count):
-        starts, steps = rng.uniform(0, 300, 3), rng.uniform(-6, 6, 3)
+        walks = list(zip(rng.uniform(0, 900, 3), rng.uniform(300, 900, 3), rng.uniform(-6, 6, 3), strict=True))
         boxes: list[list[tuple[float, ...]]] = [
-            [
-                (300.0, 200.0, 340.0, 240.0),
-                *((x + dx * i, 10.0, x + dx * i + 60, 70.0) for x, dx in zip(starts, steps, strict=True)),
-            ]
+            [(300.0, 200.0, 340.0, 240.0), *((x + dx * i, y, x + dx * i + 60, y + 60) for x, y, dx in walks)]
             for i in range(12)
         ]
         made.append(Clip(f"{camera}-{number}", boxes, camera=camera, at_s=number * 3600.0, every=5))

@@ -113,13 +113,46 @@ def test_what_recurs_over_days_is_static_and_a_visitor_is_not(motion: float, clo
     assert reserve.share("walker") == 0
 
 
-def test_an_animal_that_sleeps_through_an_hour_of_clips_does_not_recur() -> None:
+def test_one_empty_clip_of_another_day_tells_a_sleeper_from_a_rock() -> None:
     reserve = Reserve()
-    for number in range(10):
-        for frame in reserve.sequence(number * 400.0, 10):
-            reserve.see("sleeper", frame, ROCK, NAN)
+    for number in range(2):
+        for frame in reserve.sequence(number * 30 * HOUR_S, 10):
+            reserve.see("rock", frame, ROCK, 0.02)
+            if number == 0:
+                reserve.see("sleeper", frame, np.array([10.0, 60, 40, 80]), 0.02)
+    assert reserve.share("rock") == 1
     assert reserve.share("sleeper") == 0
-    assert reserve.share("sleeper", Config.load(None, {"mine.static_span": "30min"}).mine) == 1
+
+
+def test_a_burst_of_stills_without_clocks_may_be_of_one_moment() -> None:
+    reserve = Reserve()
+    for _ in range(10):
+        (frame,) = reserve.sequence(NAN, 1)
+        reserve.see("animal or rock", frame, ROCK, NAN)
+    assert reserve.share("animal or rock") == 0
+
+
+@pytest.mark.parametrize("begin_s", [0.0, 3000.0])
+def test_an_animal_that_sleeps_through_an_hour_of_clips_does_not_recur(begin_s: float) -> None:
+    reserve = Reserve()
+    for number in range(3):
+        for frame in reserve.sequence(0.0 if number == 0 else 8 * HOUR_S * number, 10):
+            reserve.see("rock", frame, ROCK, NAN)
+    for number in range(6):  # wherever the hours since the first clip begin, this is one visit
+        for frame in reserve.sequence(20 * HOUR_S + begin_s + number * 400.0, 10):
+            reserve.see("rock", frame, ROCK, NAN)
+            reserve.see("sleeper", frame, np.array([10.0, 60, 40, 80]), NAN)
+    assert reserve.share("sleeper") == 0
+    assert reserve.share("rock") == 1
+
+
+def test_how_long_a_place_must_be_taken_is_a_setting() -> None:
+    reserve = Reserve()
+    for number in range(4):
+        for frame in reserve.sequence(number * HOUR_S, 10):
+            reserve.see("sleeper or rock", frame, ROCK, NAN)
+    assert reserve.share("sleeper or rock") == 0
+    assert reserve.share("sleeper or rock", Config.load(None, {"mine.static_span": "3h"}).mine) == 1
 
 
 def test_stills_hours_apart_show_what_recurs() -> None:

@@ -17,7 +17,7 @@ from wildray.simulate.drawing import draw_animal
 from wildray.simulate.encoding import video_look
 from wildray.simulate.labelled import shots
 from wildray.simulate.poses import Pose, part_transforms
-from wildray.simulate.rendering import render
+from wildray.simulate.rendering import Seen, render
 from wildray.simulate.scenery import scene_of
 from wildray.simulate.script import Capture, captures, inhabitants
 from wildray.simulate.species import INSECT, SPECIES, population
@@ -66,11 +66,11 @@ def test_the_hidden_part_of_an_animal_is_not_in_its_box() -> None:
     alone = next(render(SETTINGS, capture(far)))[1]
     both = next(render(SETTINGS, capture(far, near)))[1]
 
-    def of(seen: list, number: int) -> object:  # type: ignore[type-arg]
+    def of(seen: list[Seen], number: int) -> Seen:
         return next(s for s in seen if s.mot_id == PEOPLE[number].mot_id)
 
-    assert of(both, 0).visibility < 0.8 * of(alone, 0).visibility  # type: ignore[attr-defined]
-    assert of(both, 5).visibility > 0.8  # type: ignore[attr-defined]
+    assert of(both, 0).visibility < 0.8 * of(alone, 0).visibility
+    assert of(both, 5).visibility > 0.8
 
 
 def test_an_animal_outside_the_frame_has_no_box_and_one_at_its_edge_a_cut_one() -> None:

@@ -19,6 +19,7 @@ from rich.table import Table
 from wildray.cli.cluster import connect, nodes
 from wildray.cli.options import config_of
 from wildray.config import Config
+from wildray.errors import StageError
 from wildray.store import Store
 
 logger = logging.getLogger(__name__)
@@ -112,6 +113,36 @@ def purge(arguments: argparse.Namespace) -> object:
     from wildray.mining.purge import purge as run_stage
 
     return show(arguments, run_stage(Store.open(arguments.store), arguments.what))
+
+
+def export(arguments: argparse.Namespace) -> object:
+    """Write the detections as a MegaDetector results file (format 1.6), for Timelapse and other tools.
+
+    People are written too, as category 2: that is how privacy is filtered for.
+    """
+    import os
+
+    from wildray.mining.detectors.results_writer import write_results
+    from wildray.schema import DETECTIONS, FRAMES, MEDIA
+
+    store = Store.open(arguments.store)
+    digest = arguments.detections or store.newest("detections")
+    if digest is None:
+        raise StageError(f"Nothing has been detected in the store {store.root}: run 'wildray detect MEDIA' first.")
+    collection = store.collection("detections", digest)
+    facts = collection.settings()["facts"]
+    media = collection.read("media", MEDIA)
+    folders = [os.path.dirname(uri) for uri in media["uri"].to_pylist() if os.path.isabs(uri)]
+    root = arguments.root or (os.path.commonpath(folders) if folders else None)
+    write_results(
+        arguments.file,
+        media=media,
+        frames=collection.read("frames", FRAMES),
+        detections=collection.read("detections", DETECTIONS),
+        info={"detector": str(facts.get("detector", "unknown"))},
+        root=root,
+    )
+    return show(arguments, {"file": arguments.file, "num_media": media.num_rows, "digest": digest, "root": root})
 
 
 def mlflow(arguments: argparse.Namespace) -> object:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def demo(arguments: argparse.Namespace) -> object:
     connect(arguments.address, verbose=arguments.verbose)
     if config.detect.detector == "motion":
         logger.info("demo: MegaDetector does not take drawn animals for animals, so the motion detector finds them")
-    stages["detect"] = plain(detect(config, store, [str(reserve / "media")]))
+    stages["detect"] = plain(detect(_on_all_cpus(config), store, [str(reserve / "media")]))
     stages["mine"] = plain(mine(config, store))
     data = str(reserve / "labelled" / "metadata.csv")
     probe = make_probe(config, store, import_data(config, store, data))
@@ -64,6 +65,12 @@ def demo(arguments: argparse.Namespace) -> object:
     if not arguments.json:
         _print(stages, store)
     return stages
+
+
+def _on_all_cpus(config: Config) -> Config:
+    """The configuration with a detector per CPU, on which its results do not depend."""
+    workers = max(config.scale.workers, os.cpu_count() or 1)
+    return config.model_copy(update={"scale": config.scale.model_copy(update={"workers": workers})})
 
 
 def _simulated(config: Config, reserve: Path) -> dict[str, Any]:

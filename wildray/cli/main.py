@@ -50,6 +50,7 @@ EXAMPLES = {
     ),
     "report": ("wildray report --store work --run tiny",),
     "purge": ("wildray purge --store work footage/IMG_0007.MP4",),
+    "export": ("wildray export --store work results.json",),
     "mlflow": ("wildray mlflow --store work",),
     "doctor": ("wildray doctor --store work", "wildray doctor --address auto"),
 }
@@ -122,6 +123,10 @@ def build_parser() -> Parser:
     sub.add_argument("--run", dest="run_name", metavar="NAME", help="model to show; default the newest")
     sub = command("purge", commands.purge, "MEDIUM...")
     sub.add_argument("what", nargs="+", metavar="MEDIUM", help="media files, media ids, or detection ids (numbers)")
+    sub = command("export", commands.export, "FILE")
+    sub.add_argument("file", metavar="FILE", help="JSON file to write")
+    sub.add_argument("--detections", metavar="DIGEST", help="collection to export; default the newest")
+    sub.add_argument("--root", metavar="FOLDER", help="folder that file names are relative to; default what they share")
     sub = command("mlflow", commands.mlflow)
     sub.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
     sub.add_argument("--port", type=int, default=5000, help="port to listen on [%(default)s]")

@@ -8,6 +8,7 @@ from typing import Any
 
 from wildray import runlog
 from wildray.config import Config
+from wildray.report import ReportResult, log_pictures
 from wildray.store import Store
 
 
@@ -18,12 +19,10 @@ def log_evaluation(config: Config, store: Store, run: str, measured: Mapping[str
         log.metrics(numbers, step=0)
 
 
-def log_report(config: Config, store: Store, run: str, report: Any) -> None:
+def log_report(config: Config, store: Store, run: str, page: ReportResult) -> None:
     """Add the report's page and pictures to the run."""
     with _open(config, store, run) as log:
-        log.artifact(report.page)
-        for picture in report.pictures:
-            log.artifact(picture, "pictures")
+        log_pictures(page, log)
 
 
 def _open(config: Config, store: Store, run: str) -> runlog.RunLog:

@@ -77,6 +77,16 @@ def make_method(config: Config) -> Method:
         return kind(backbone, config)
 
 
+def takes_bf16(precision: str, device: torch.device) -> bool:
+    """Whether the forward pass is in bfloat16; ``auto`` asks the processor, since emulation is slower than float32."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    flags = Path("/proc/cpuinfo")
+    return flags.is_file() and bool({"avx512_bf16", "amx_bf16"} & set(flags.read_text().split()))
+
+
 def recipe_of(method: Method, config: Config) -> Recipe:
     """AdamW for every backbone, or what lightly's benchmark of the method uses."""
     return method.recipe if config.train.recipe == "adamw" else method.stock_recipe

@@ -25,7 +25,7 @@ from wildray.errors import StageError
 from wildray.learning.batchnorm import share_batchnorm
 from wildray.learning.checkpoint import State, load_newest, remove_temporary, save_checkpoint
 from wildray.learning.ingest import MARGIN, CropCache, load_ahead, read_pairs
-from wildray.learning.job import Job, Place, Probe, make_method, num_batches, recipe_of, seed_of
+from wildray.learning.job import Job, Place, Probe, make_method, num_batches, recipe_of, seed_of, takes_bf16
 from wildray.learning.monitor import spread
 from wildray.learning.optim import learning_rate_at, make_optimizer, peak_learning_rate
 from wildray.learning.order import Int64, epoch_order
@@ -75,6 +75,7 @@ class Trainer:
         )
         self.steps_per_epoch = num_batches(len(self.pairs), self.train_config.batch_size)
         self.num_steps = self.steps_per_epoch * self.train_config.epochs
+        self.bf16 = takes_bf16(self.train_config.precision, place.device)
         self._last_progress_s = 0.0
 
     def step(self, loss: Tensor) -> float:
@@ -128,7 +129,7 @@ class Trainer:
         for crops in crops_ahead:
             torch.manual_seed(seed_of("step", train.seed, state.step, place.rank))
             batch = self.method.views.batch(crops, seed=train.seed, epoch=state.epoch, device=place.device)
-            with torch.autocast(place.device.type, torch.bfloat16, enabled=train.precision == "bf16"):
+            with torch.autocast(place.device.type, torch.bfloat16, enabled=self.bf16):
                 loss = self.parallel(batch)
             state.epoch_loss += self.step(loss)
             state.epoch_step += 1

@@ -194,7 +194,7 @@ def cpu_share(node_cpus: list[float], workers: int) -> float:
         workers: How many must be placed.
 
     Returns:
-        The largest whole number with room for every worker; else a fraction of the largest node's.
+        The largest whole number with room for every worker; else half of an even share.
     """
     for cpus in range(int(max(node_cpus, default=1.0)), 0, -1):
         if sum(int(node // cpus) for node in node_cpus) >= workers:

@@ -1,1 +1,1 @@
-"""From media to pairs: frames, boxes and crops of animals (``detect``), and which of them show one animal (``mine``)."""
+"""From media to pairs: frames, boxes and crops of animals (``detect``), and which of them are one (``mine``)."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import pickle
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import ray
 import ray.data
 
 from wildray.config import Config, MineConfig, ScaleConfig
-from wildray.errors import ConfigError, StageError, WildrayError, nearest
+from wildray.errors import ConfigError, StageError, WildrayError, error_to_bytes, nearest, raise_error_bytes
 from wildray.mining.pairs import DETECTION_COLUMNS, FRAME_COLUMNS, mine_tables
 from wildray.mining.sequences import assign_sequences
 from wildray.progress import tracked
@@ -176,9 +175,7 @@ def _work(config: Config, source: Collection, target: Collection, finished: Mapp
         num_cpus=_cpus_per_task(config.scale),
     )
     for row in tracked(tasks.iter_rows(), len(left), "mining"):
-        if row["error"]:
-            error: WildrayError = pickle.loads(row["error"])
-            raise error
+        raise_error_bytes(row["error"])
 
 
 def _cpus_per_task(scale: ScaleConfig) -> float:
@@ -244,7 +241,7 @@ def _mine_shard(row: dict[str, Any], *, config: MineConfig, source: Collection, 
     try:
         _publish_shard(row, config, source, target)
     except WildrayError as error:
-        return {"shard": row["shard"], "error": pickle.dumps(error)}
+        return {"shard": row["shard"], "error": error_to_bytes(error)}
     return {"shard": row["shard"], "error": b""}
 
 

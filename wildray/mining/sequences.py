@@ -81,10 +81,9 @@ def assign_sequences(media: pa.Table, *, gap_s: float) -> pa.Table:
         joined = clock[first + 1 : last] & clock[first : last - 1]
         begins[first + 1 : last] = ~(joined & (start[first + 1 : last] - latest_end[:-1] < gap_us))
     heads = np.flatnonzero(begins)
-    names = [table["camera_id"][int(head)].as_py() for head in heads]
-    files = [table["media_id"][int(head)].as_py() for head in heads]
+    begun = table.select(["camera_id", "media_id"]).take(pa.array(heads)).to_pylist()
     stretch = _stretches(cameras[heads])
-    ids = np.array([hash64(("sequence", *key)) for key in zip(names, files, strict=True)], dtype=np.int64)
+    ids = np.array([hash64(("sequence", row["camera_id"], row["media_id"])) for row in begun], dtype=np.int64)
     number = np.cumsum(begins) - 1
     columns = [pa.array(ids[number]), pa.array(start), pa.array(clock), pa.array(stretch[number])]
     return pa.table([table["media_id"], table["camera_id"], *columns], schema=SEQUENCES)
@@ -299,5 +298,4 @@ def _runs(codes: npt.NDArray[np.generic]) -> list[tuple[int, int]]:
 
 
 def _numpy(column: pa.ChunkedArray) -> npt.NDArray[np.generic]:
-    array: npt.NDArray[np.generic] = column.to_numpy()
-    return array
+    return np.asarray(column.to_numpy())

@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from wildray.config import MineConfig
 from wildray.mining.linkers import aligned_iou, crossings
+from wildray.mining.places import Places, around, find_places, probes
 from wildray.mining.sequences import group_medians
 
 Int64 = npt.NDArray[np.int64]
@@ -35,22 +36,28 @@ Bool = npt.NDArray[np.bool_]
 
 MIN_FRAMES = 4
 """A sequence of fewer frames looked at says nothing about stillness, and weighs less where it shows a place empty."""
-MIN_SEQUENCES = 3
-"""A place must be taken in so many sequences to recur: a visitor comes back to one spot by chance. Where clocks are
-missing and files may be of one visit, they must be of ``MIN_FRAMES`` frames each, and stills count for a quarter."""
+MIN_VISITS = 3
+"""A place must be taken at so many different hours to recur: a visitor comes back to one spot by chance. Where clocks
+are missing, files stand for hours, and stills for a quarter of one."""
+NEARLY_ALL = 0.9
+"""A place must be taken in more than half of the visits by one standard deviation of a fair coin thrown as often (3 of
+3, 6 of 8, 10 of 16, 36 of 64), without clocks by one and a half; but no larger share than this is asked for."""
+RECURRING_IOU = 0.75
+"""Where a thing was seen in two sequences its boxes overlap by this at least: single boxes whose corners jitter by 5 %
+do in 19 of 20 cases, while along a busy trail animals stand about anywhere."""
 LONGER_THAN = 16
 """A place is weighed against at least so many sequences, as far as the camera has them, not only its own first to last:
 else any three visits in a row to one spot of a busy camera would do."""
-SELDOM = 0.25
-"""A place was a visitor's where no larger share of the camera's other sequences than this has a box there."""
 MIN_EMPTY = 0.5
 """Least weight of the sequences that show a place empty: two frames, since any one may have missed a rock."""
+ROUNDING = 1e-9
+"""What sums of shares of visits may be off by."""
 NUM_PROBES = 16
 """Frames of a sequence whose boxes are tried as places: one taken in 30 % of the frames is missed in 0.3 % of cases."""
 NUM_SEQUENCE_PROBES = 64
 """Sequences of a stretch whose places are tried as recurring ones, and that are asked whether a place was empty."""
 FAR_S = 3600.0
-"""Sequences further apart than this, in seconds, are different visits."""
+"""Sequences that begin at least this many seconds apart are different visits."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +99,6 @@ class Verdict:
     motion: Float32
 
 
-@dataclass(frozen=True)
-class _Places:
-    """Spots where many boxes of a group stand: their median boxes, groups, and (place, row) memberships."""
-
-    xyxy: Float32
-    group: Int64
-    presence: npt.NDArray[np.float64]
-    member_place: Int64
-    member_row: Int64
-
-
 def find_static(scene: Scene, config: MineConfig) -> Verdict:
     """Decide of every box whether it is a static false detection.
 
@@ -112,7 +108,7 @@ def find_static(scene: Scene, config: MineConfig) -> Verdict:
     """
     num_frames = np.bincount(scene.frame_sequence, minlength=len(scene.stretch))
     sequence = scene.frame_sequence[scene.frame]
-    spots = _find_places(
+    spots = find_places(
         scene.xyxy,
         sequence,
         scene.frame,
@@ -123,13 +119,12 @@ def find_static(scene: Scene, config: MineConfig) -> Verdict:
     )
     stretch = scene.stretch[spots.group]
     num_sequences = np.bincount(scene.stretch)
-    haunts = _find_places(
+    haunts = find_places(
         spots.xyxy,
         stretch,
         spots.group,
         num_sequences,
-        iou=(1 + config.static_iou)
-        / 2,  # a busy trail has an animal about anywhere, but not in the same spot each time
+        iou=max(config.static_iou, RECURRING_IOU),
         num_probes=NUM_SEQUENCE_PROBES,
         share=0.0,
     )
@@ -153,128 +148,75 @@ def find_static(scene: Scene, config: MineConfig) -> Verdict:
     return Verdict(static, presence, motion)
 
 
-def _find_places(
-    xyxy: Float32, group: Int64, moment: Int64, num_moments: Int64, *, iou: float, num_probes: int, share: float
-) -> _Places:
-    """Spots of each group that are taken in at least ``share`` of its moments.
-
-    Boxes of a few moments, evenly spread, are tried: those around which most moments have a box come first, and what
-    overlaps with an earlier one is left out. A spot is then the median of the boxes around it.
-
-    Args:
-        xyxy: (4, N) boxes, ordered by group and moment.
-        group: (N,) ascending.
-        moment: (N,) ascending, unique over groups.
-        num_moments: (G,) moments of each group, those without boxes too.
-        iou: Least overlap of a box with the spot it stands at.
-        num_probes: Moments per group whose boxes are tried.
-        share: Least share of moments.
-    """
-    starts = np.searchsorted(group, np.arange(len(num_moments) + 1)).astype(np.int64)
-    tried = _probes(group, moment, num_probes)
-    near_try, near_row = _around(xyxy[:, tried], group[tried], xyxy, starts, iou)
-    presence = _num_distinct(near_try, moment[near_row], len(tried)) / num_moments[group[tried]]
-    enough = presence >= share
-    kept = _undominated(tried, presence, enough, near_try, near_row)
-    renumbered = np.full(len(tried), -1)
-    renumbered[kept] = np.arange(len(kept))
-    of_kept = renumbered[near_try] >= 0
-    place, row = renumbered[near_try[of_kept]], near_row[of_kept]
-    medians = np.stack([group_medians(corner[row], place, len(kept)) for corner in xyxy]).astype(np.float32)
-    groups = group[tried[kept]]
-    place, row = _around(medians, groups, xyxy, starts, iou)
-    presence = _num_distinct(place, moment[row], len(kept)) / num_moments[groups]
-    return _Places(medians, groups, presence, place, row)
-
-
-def _probes(group: Int64, moment: Int64, num_probes: int) -> Int64:
-    """Rows of the boxes of up to ``num_probes`` evenly spread moments with boxes of each group."""
-    if not len(group):
-        return np.zeros(0, dtype=np.int64)
-    first = np.append(True, np.diff(moment) != 0)
-    rank = np.cumsum(first) - 1
-    begins = np.append(True, np.diff(group) != 0)
-    first_rank = rank[np.flatnonzero(begins)]
-    run = np.cumsum(begins) - 1
-    count = np.append(first_rank[1:], rank[-1] + 1) - first_rank
-    within, total = rank - first_rank[run], count[run]
-    probes = np.minimum(total, num_probes)
-    # the moment is taken where a further multiple of total / probes is passed
-    taken = (within * probes) // total != ((within - 1) * probes) // total
-    return np.flatnonzero(taken)
-
-
-def _around(places: Float32, groups: Int64, xyxy: Float32, starts: Int64, iou: float) -> tuple[Int64, Int64]:
-    """(place, row) of every box that overlaps a place of its group by at least ``iou``."""
-    found_place, found_row = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-    own, one = np.arange(len(groups)), np.ones(len(groups), dtype=np.int64)
-    for _, place, row in crossings(own, one, starts[groups], starts[groups + 1] - starts[groups]):
-        hit = aligned_iou(places[:, place], xyxy[:, row]) >= iou
-        found_place.append(place[hit])
-        found_row.append(row[hit])
-    return np.concatenate(found_place), np.concatenate(found_row)
-
-
-def _num_distinct(place: Int64, moment: Int64, num_places: int) -> Int64:
-    """(P,) different moments of each place."""
-    order = np.lexsort((moment, place))
-    place, moment = place[order], moment[order]
-    new = np.ones(len(place), dtype=bool)
-    new[1:] = (np.diff(place) != 0) | (np.diff(moment) != 0)
-    return np.bincount(place[new], minlength=num_places)
-
-
-def _undominated(
-    tried: Int64, presence: npt.NDArray[np.float64], enough: Bool, near_try: Int64, near_row: Int64
-) -> Int64:
-    """Tries that stay after non-maximum suppression by presence (of equal ones the earlier), in their order."""
-    number = np.full(int(tried.max(initial=-1)) + 1, -1)
-    number[tried] = np.arange(len(tried))
-    inside = near_row < len(number)
-    a, b = near_try[inside], number[near_row[inside]]
-    rank = np.empty(len(tried), dtype=np.int64)
-    rank[np.lexsort((np.arange(len(tried)), -presence))] = np.arange(len(tried))
-    edge = (b >= 0) & enough[a] & enough[np.maximum(b, 0)] & (rank[a] < rank[b])
-    a, b = a[edge], b[edge]
-    kept, left = np.zeros(len(tried), dtype=bool), enough.copy()
-    while left.any():
-        alive = left[a] & left[b]
-        a, b = a[alive], b[alive]
-        best = left.copy()
-        best[b] = False
-        kept |= best
-        left &= ~best
-        left[b[best[a]]] = False
-    return np.flatnonzero(kept)
-
-
-def _recurring(haunts: _Places, spots: _Places, scene: Scene, config: MineConfig) -> Int64:
+def _recurring(haunts: Places, spots: Places, scene: Scene, config: MineConfig) -> Int64:
     """Rows of the boxes at places that are taken in most of what a camera recorded over ``static_span`` or longer."""
-    pairs = np.unique(np.stack([haunts.member_place, spots.group[haunts.member_row]], axis=1), axis=0)
-    place, taken = pairs[:, 0], pairs[:, 1]
+    presence = spots.presence[haunts.member_row]
+    order = np.lexsort((-presence, spots.group[haunts.member_row], haunts.member_place))
+    place, taken, presence = haunts.member_place[order], spots.group[haunts.member_row][order], presence[order]
+    new = np.append(True, (np.diff(place) != 0) | (np.diff(taken) != 0))[: len(place)]
+    place, taken = place[new], taken[new]
+    # what is found in fewer frames than static_presence counts in part, and so needs more sequences
+    share = np.minimum(presence[new] / config.static_presence, 1.0)
     count = np.bincount(place, minlength=len(haunts.group))
-    files = np.bincount(place, weights=_weight(scene)[taken], minlength=len(haunts.group))
     some = np.flatnonzero(count)
     heads = (np.cumsum(count) - count)[some]
     first, last = taken[heads], taken[heads + count[some] - 1]
+    visit, weight = _visits(scene), _weight(scene, few_frames_count=True)
+    ends = np.append(0.0, np.cumsum(weight))
+    of_stretch = np.bincount(scene.stretch, weights=weight)[scene.stretch[first]]
+    weighed = np.maximum(ends[last + 1] - ends[first], np.minimum(of_stretch, LONGER_THAN))
+    evidence = np.bincount(place, weights=share * weight[taken], minlength=len(haunts.group))[some]
+    num_visits = np.bincount(place, weights=np.append(True, np.diff(visit[taken]) != 0)[: len(taken)])[some]
     clocked = np.isfinite(scene.time_s[first])
     span = scene.time_s[last] - np.where(clocked, scene.time_s[first], 0.0)
-    long = np.where(clocked, span >= config.static_span.seconds, files[some] >= MIN_SEQUENCES)
-    weighed = np.maximum(last - first + 1, np.minimum(np.bincount(scene.stretch)[scene.stretch[first]], LONGER_THAN))
-    # more than half by one standard deviation of a fair coin thrown as often: all of 3, 6 of 8, 10 of 16, 36 of 64
-    recurs = long & (count[some] >= MIN_SEQUENCES) & (count[some] >= (weighed + np.sqrt(weighed)) / 2)
+    long = np.where(clocked, (span >= config.static_span.seconds) & (num_visits >= MIN_VISITS), weighed >= MIN_VISITS)
+    deviations = np.where(clocked, 1.0, 1.5)
+    most = np.minimum((weighed + deviations * np.sqrt(weighed)) / 2, NEARLY_ALL * weighed)
+    return _at_places(haunts.xyxy[:, some], first, last, long & (evidence >= most - ROUNDING), scene, config)
+
+
+def _at_places(xyxy: Float32, first: Int64, last: Int64, chosen: Bool, scene: Scene, config: MineConfig) -> Int64:
+    """Rows of the boxes of the sequences ``first`` to ``last`` that stand at the ``chosen`` ones of some places."""
     starts = np.searchsorted(scene.frame_sequence[scene.frame], np.arange(len(scene.stretch) + 1))
-    begin, end = starts[first[recurs]], starts[last[recurs] + 1]
+    begin, end = starts[first[chosen]], starts[last[chosen] + 1]
+    medians = xyxy[:, chosen]
     rows = [np.zeros(0, dtype=np.int64)]
-    medians = haunts.xyxy[:, some[recurs]]
     own, one = np.arange(len(begin)), np.ones(len(begin), dtype=np.int64)
     for _, place, row in crossings(own, one, begin, end - begin):
         rows.append(row[aligned_iou(medians[:, place], scene.xyxy[:, row]) >= config.static_iou])
     return np.concatenate(rows)
 
 
-def _visited(spots: _Places, asked: Int64, scene: Scene, config: MineConfig) -> Bool:
-    """(A,) whether other sequences of the stretch show the place of a spot empty, and hardly any a box there.
+def _visits(scene: Scene) -> Int64:
+    """(S,) number of the visit that each sequence is of, ascending.
+
+    A visit lasts an hour from the begin of its first sequence: one animal may rest through all clips of it. A sequence
+    without a clock is a visit of its own.
+    """
+    number, begin, of_stretch = -1, -np.inf, -1
+    visits = []
+    for stretch, time_s in zip(scene.stretch.tolist(), scene.time_s.tolist(), strict=True):
+        if stretch != of_stretch or not time_s - begin < FAR_S:
+            number, begin, of_stretch = number + 1, time_s, stretch
+        visits.append(number)
+    return np.array(visits, dtype=np.int64)
+
+
+def _weight(scene: Scene, *, few_frames_count: bool = False) -> npt.NDArray[np.float64]:
+    """(S,) share of each sequence in its visit, less where the visit is of fewer than ``MIN_FRAMES`` frames.
+
+    With ``few_frames_count`` that holds for files without a clock only, which may all be of one moment.
+    """
+    visit, frames = _visits(scene), np.bincount(scene.frame_sequence, minlength=len(scene.stretch))
+    of_visit = np.bincount(visit, weights=frames)[visit]
+    known = np.minimum(of_visit, MIN_FRAMES) / MIN_FRAMES
+    if few_frames_count:
+        known[np.isfinite(scene.time_s)] = 1.0
+    return frames / of_visit * known
+
+
+def _visited(spots: Places, asked: Int64, scene: Scene, config: MineConfig) -> Bool:
+    """(A,) whether other visits of the stretch show the place of a spot empty, no fewer than show a box there.
 
     Empty counts whenever it was, taken only hours off: a sleeper sleeps on in the next clip.
 
@@ -285,13 +227,13 @@ def _visited(spots: _Places, asked: Int64, scene: Scene, config: MineConfig) -> 
         config: ``static_iou``.
     """
     weight, sequences = _weight(scene), np.arange(len(scene.stretch))
-    probed = sequences[_probes(scene.stretch, sequences, NUM_SEQUENCE_PROBES)]
+    probed = sequences[probes(scene.stretch, sequences, NUM_SEQUENCE_PROBES)]
     probe_starts = np.searchsorted(scene.stretch[probed], np.arange(int(scene.stretch.max(initial=-1)) + 2))
     group = spots.group[asked]
     stretch = scene.stretch[group]
     in_probe = np.flatnonzero(np.isin(spots.group, probed))
     starts = np.searchsorted(scene.stretch[spots.group[in_probe]], np.arange(len(probe_starts)))
-    at, there = _around(spots.xyxy[:, asked], stretch, spots.xyxy[:, in_probe], starts, config.static_iou)
+    at, there = around(spots.xyxy[:, asked], stretch, spots.xyxy[:, in_probe], starts, config.static_iou)
     at, there = np.unique(np.stack([at, spots.group[in_probe[there]]]), axis=1)
     far = _far(scene, group[at], there)
     taken_far = np.bincount(at[far], weights=weight[there[far]], minlength=len(asked))
@@ -299,13 +241,8 @@ def _visited(spots: _Places, asked: Int64, scene: Scene, config: MineConfig) -> 
     taken = np.bincount(at[other], weights=weight[there[other]], minlength=len(asked))
     total = np.bincount(scene.stretch[probed], weights=weight[probed], minlength=len(probe_starts) - 1)[stretch]
     empty = total - np.where(np.isin(group, probed), weight[group], 0.0) - taken
-    visited: Bool = (empty >= MIN_EMPTY) & (taken_far < SELDOM * (empty + taken_far))
+    visited: Bool = (empty >= MIN_EMPTY) & (taken_far <= empty + ROUNDING)
     return visited
-
-
-def _weight(scene: Scene) -> npt.NDArray[np.float64]:
-    """(S,) how much each sequence says: 1 from ``MIN_FRAMES`` frames looked at, less for fewer."""
-    return np.minimum(np.bincount(scene.frame_sequence, minlength=len(scene.stretch)), MIN_FRAMES) / MIN_FRAMES
 
 
 def _far(scene: Scene, a: Int64, b: Int64) -> Bool:

@@ -230,10 +230,10 @@ def _colored(axes: Axes, points: Numbers, labels: npt.NDArray[np.str_]) -> None:
             rasterized=len(points) > 400,
         )  # fmt: skip
     if 1 < shown <= 10:
-        rest = f" + {len(order) - shown} more" if len(order) > shown else ""
-        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=4, handletextpad=0.1,
-                    columnspacing=0.8, title=f"{len(order)} in all, {shown} named{rest and ' here'}" if rest else None,
-                    title_fontsize=7)  # fmt: skip
+        axes.legend(
+            fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=4, handletextpad=0.1, columnspacing=0.8,
+            title=f"the {shown} most frequent of {len(order)}" if shown < len(order) else None, title_fontsize=7,
+        )  # fmt: skip
 
 
 def _short(name: str, longest: int = 26) -> str:

@@ -93,7 +93,9 @@ def placement(actor: Actor, time_s: float, *, macro: bool) -> Placement | None:
         up = _ease(glance / 0.6) * _ease((2.4 - glance) / 0.6)
         pose = replace(idle, stride=actor.phase, head_down=_ease(into / 0.9) * _ease(left / 0.9) * (1 - 0.85 * up))
     else:
-        pose = replace(idle, lying=1.0)
+        # a resting animal nods and looks about more than one that feeds
+        nod = 0.16 * (1 + np.sin(2 * np.pi * (0.061 * time_s + actor.phase)))
+        pose = replace(idle, lying=1.0, look_deg=1.7 * idle.look_deg, head_down=float(nod))
     return Placement(x, current.flank, current.activity, pose, _turning(actor, current, into))
 
 
@@ -106,13 +108,14 @@ def _turning(actor: Actor, current: Stretch, into_s: float) -> float:
 
 
 def _idle_pose(actor: Actor, time_s: float) -> Pose:
-    """Breathing, ears, tail and head of an animal that stands."""
+    """Breathing, shifting weight, ears, tail and head of an animal that stays where it is."""
     beat = time_s + 97.0 * actor.phase
     flick = max(0.0, np.sin(2 * np.pi * 0.23 * beat) - 0.8) * 5
     return Pose(
         breath=0.45 * beat,
+        lean=float(0.045 * np.sin(2 * np.pi * 0.083 * beat) + 0.02 * np.sin(2 * np.pi * 0.21 * beat)),
         ear_deg=float(34 * flick * np.sin(2 * np.pi * 3.1 * beat)),
-        tail_deg=float(9 * np.sin(2 * np.pi * 0.4 * beat) + 7 * np.sin(2 * np.pi * 1.1 * beat)),
+        tail_deg=float(14 * np.sin(2 * np.pi * 0.4 * beat) + 7 * np.sin(2 * np.pi * 1.1 * beat)),
         look_deg=float(7 * np.sin(2 * np.pi * 0.11 * beat) + 3 * np.sin(2 * np.pi * 0.31 * beat)),
     )
 

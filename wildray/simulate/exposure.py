@@ -48,10 +48,10 @@ class Exposure:
         rng = stream(config.seed, "light", capture.captured_at.isoformat(), capture.camera)
         self._seed, self._capture, self._scene, self._shape = config.seed, capture, scene, shape
         self.bar_px = max(8, round(shape[0] * 0.045))
-        self._exposure = float(rng.uniform(0.78, 1.18))
+        self._exposure = float(rng.uniform(0.86, 1.14))
         hour = capture.captured_at.hour + capture.captured_at.minute / 60
         golden = max(0.0, 1 - min(abs(hour - 6.5), abs(hour - 18.5)) / 2.0)
-        self._tint = np.array([1 + 0.10 * golden, 1.0, 1 - 0.16 * golden]) * np.array(scene.white_balance)
+        self._tint = np.array([1 + 0.07 * golden, 1.0, 1 - 0.11 * golden]) * np.array(scene.white_balance)
         self._gamma = float(rng.uniform(0.9, 1.15))
         self._noise = float(rng.choice([4.0, 6.0]) if capture.night else rng.choice([1.5, 2.5]))
         self._flash = _flash_map(rng, shape) if capture.night else None

@@ -31,6 +31,7 @@ class Pose:
         head_down: 0 up, 1 at the ground.
         lying: 0 standing, 1 lying.
         breath: Phase of breathing in cycles.
+        lean: Sideways shift of the body over its feet, as a share of the height above them.
         ear_deg, tail_deg, look_deg: Turns of ears, tail and neck.
     """
 
@@ -39,6 +40,7 @@ class Pose:
     head_down: float = 0.0
     lying: float = 0.0
     breath: float = 0.0
+    lean: float = 0.0
     ear_deg: float = 0.0
     tail_deg: float = 0.0
     look_deg: float = 0.0
@@ -64,9 +66,9 @@ def _trunk(form: Form, pose: Pose) -> F64:
     insect = form.kind == "insect"
     drop = (form.leg * (0.45 if insect else 1.0) - (0.0 if insect else 0.035)) * pose.lying
     bob = 0.012 * pose.effort * np.sin(4 * np.pi * pose.stride / stride_length(form))
-    swell = 1 + 0.022 * np.sin(2 * np.pi * pose.breath)
+    swell = 1 + 0.03 * np.sin(2 * np.pi * pose.breath)
     middle = -form.leg
-    return np.array([[1, 0, 0], [0, swell, middle * (1 - swell) + drop + bob], [0, 0, 1]], np.float64)
+    return np.array([[1, -pose.lean, 0], [0, swell, middle * (1 - swell) + drop + bob], [0, 0, 1]], np.float64)
 
 
 def stride_length(form: Form) -> float:
@@ -102,8 +104,8 @@ def _insect_angles(pose: Pose, form: Form) -> dict[str, float]:
     angles = {
         "neck": 10 * pose.head_down,
         "head": 16 * pose.head_down + 0.3 * pose.look_deg,
-        "ear_near": 0.8 * pose.ear_deg,
-        "ear_far": -0.6 * pose.ear_deg,
+        "ear_near": 0.8 * pose.ear_deg + 1.2 * pose.tail_deg,
+        "ear_far": -0.6 * pose.ear_deg + pose.tail_deg,
     }
     for number in range(3):
         for side in ("near", "far"):

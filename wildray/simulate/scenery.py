@@ -20,11 +20,11 @@ from wildray.simulate.plants import Plant, plants_of
 from wildray.simulate.randomness import F32, F64, cloud_noise, smooth_noise, stream
 
 _GROUNDS = (  # near ground, far ground, leaves: savanna, forest floor, dry river bed, meadow, heath
-    ((150, 134, 96), (136, 128, 92), (96, 108, 62)),
-    ((98, 92, 70), (82, 88, 62), (58, 82, 46)),
-    ((158, 148, 130), (140, 134, 116), (104, 112, 78)),
-    ((112, 124, 72), (116, 128, 84), (76, 104, 50)),
-    ((128, 112, 92), (112, 106, 92), (92, 84, 66)),
+    ((136, 124, 92), (126, 120, 90), (92, 104, 62)),
+    ((110, 106, 82), (98, 100, 76), (64, 86, 50)),
+    ((140, 132, 112), (128, 124, 104), (98, 106, 74)),
+    ((116, 122, 80), (116, 122, 86), (78, 102, 54)),
+    ((126, 114, 94), (114, 108, 92), (90, 90, 66)),
 )
 
 
@@ -63,7 +63,7 @@ def scene_of(seed: int, camera: int, width: int, height: int, macro: bool) -> Sc
     """The scene of a camera at a size of frame in pixels; ``macro``: it looks closely at a log."""
     rng = stream(seed, "scene", camera)
     palette = _GROUNDS[int(rng.integers(len(_GROUNDS)))]
-    near, far, leaf = (np.array(color, np.float32) * rng.uniform(0.9, 1.1, 3).astype(np.float32) for color in palette)
+    near, far, leaf = (np.array(color, np.float32) * rng.uniform(0.95, 1.05, 3).astype(np.float32) for color in palette)
     horizon = 0.16 if macro else float(rng.uniform(0.26, 0.38))
     picture = _ground(rng, (height, width), near, far, horizon)
     _treeline(rng, picture, leaf, horizon)
@@ -74,6 +74,7 @@ def scene_of(seed: int, camera: int, width: int, height: int, macro: bool) -> Sc
         _trunks(rng, picture, horizon)
         ground = (horizon + 0.24, 0.93)
     soft = cv2.GaussianBlur(picture, (0, 0), 0.8 * height / 360)
+    gains = rng.uniform(0.96, 1.04, 3)
     return Scene(
         camera_id=camera_name(camera),
         macro=macro,
@@ -81,7 +82,7 @@ def scene_of(seed: int, camera: int, width: int, height: int, macro: bool) -> Sc
         plants=plants_of(rng, (height, width), leaf, ground, macro=macro),
         distractors=distractors_of(rng, (height, width), camera_name(camera), ground),
         ground=ground,
-        white_balance=tuple(float(gain) for gain in rng.uniform(0.93, 1.07, 3)),  # type: ignore[arg-type]
+        white_balance=(float(gains[0]), float(gains[1]), float(gains[2])),
         blur_px=float(rng.uniform(0.25, 0.6)) * height / 360,
     )
 
@@ -90,7 +91,7 @@ def _ground(rng: np.random.Generator, shape: tuple[int, int], near: F32, far: F3
     y = np.clip((np.linspace(0, 1, shape[0], dtype=np.float32) - horizon) / (1 - horizon), 0, 1)[:, None, None]
     picture = far + (near - far) * y
     coarse, fine = cloud_noise(rng, shape, (7, 6), 3), cloud_noise(rng, shape, (60, 70), 2)
-    light = 1 + 0.10 * coarse + 0.09 * fine
+    light = 1 + 0.07 * coarse + 0.08 * fine
     picture = picture * light[..., None]
     tint = smooth_noise(rng, shape, (5, 6))[..., None] * np.array([5, -1, -5], np.float32)
     return np.asarray(picture + tint, np.float32)

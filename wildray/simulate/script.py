@@ -62,7 +62,7 @@ class Capture:
 
 def inhabitants(config: SimulateConfig) -> tuple[Individual, ...]:
     """Everybody, the held-out last."""
-    count = config.num_individuals or max(24, round(1.25 * config.num_videos))
+    count = config.num_individuals or max(36, round(1.25 * config.num_videos))
     return population(
         config.seed,
         num_individuals=count,

@@ -140,12 +140,12 @@ def population(seed: int, *, num_individuals: int, num_held_out: int, num_specie
 
 def _individual(seed: int, number: int, *, species: int, held_out: bool) -> Individual:
     rng = stream(seed, "individual", number)
-    build = (1.0, *(1.0 + 0.07 * rng.uniform(-1, 1, 5)))
+    build = (1.0, *(1.0 + 0.10 * rng.uniform(-1, 1, 5)))
     brightness, warmth = rng.uniform(0.9, 1.1), rng.uniform(-7, 7)
     base = (186 * brightness + warmth, 152 * brightness, 110 * brightness - warmth)
     pale = SPECIES[species].pattern == "marks"
-    tone = rng.uniform(0.75, 1.25)
-    mark = (238.0, 230.0, 212.0) if pale else (56 * tone, 40 * tone, 30 * tone)
+    tone, red = rng.uniform(0.6, 1.5), rng.uniform(0.8, 1.5)
+    mark = (238.0, 230.0, 212.0) if pale else (52 * tone * red, 38 * tone, 28 * tone)
     return Individual(
         identity=f"{SPECIES[species].name}-{number:03d}",
         mot_id=number + MOT_FIRST_ID,
@@ -154,7 +154,7 @@ def _individual(seed: int, number: int, *, species: int, held_out: bool) -> Indi
         build=tuple(float(factor) for factor in build),
         base_rgb=base,
         mark_rgb=mark,
-        mark_size=float(rng.uniform(0.75, 1.3)),
-        mark_density=float(rng.uniform(0.75, 1.25)),
+        mark_size=float(rng.uniform(0.65, 1.45)),
+        mark_density=float(rng.uniform(0.7, 1.35)),
         held_out=held_out,
     )

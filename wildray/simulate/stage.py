@@ -107,7 +107,7 @@ def simulate(config: Config, out: str | Path, *, workers: int | None = None) -> 
 
 def _claim(root: Path, settings: SimulateConfig) -> None:
     """Take a folder that is new, empty, or of the same reserve."""
-    record = root / "simulate.json"
+    record = root / "reserve.json"
     text = json.dumps(settings.model_dump(mode="json"), indent=1) + "\n"
     if root.exists() and not root.is_dir():
         raise DataError(f"{root} is a file, expected a folder to make. Name another place.")
