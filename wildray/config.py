@@ -60,7 +60,7 @@ class SimulateConfig(Section):
     """Length of a triggered video."""
     night_share: float = Field(0.25, ge=0, le=1)
     """Share of the visits that fall into the night and are filmed in infra-red."""
-    herd_share: float = Field(0.75, ge=0, le=1)
+    herd_share: float = Field(0.6, ge=0, le=1)
     """Share of the visits by two to four animals at once."""
     empty_share: float = Field(0.1, ge=0, le=1)
     """Share of the videos that moving vegetation triggered, without an animal."""

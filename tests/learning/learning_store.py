@@ -34,20 +34,18 @@ def tiny_config(*, workers: int = 1, **overrides: object) -> Config:
     return Config.load(overrides=TINY | {"scale.workers": workers} | given)
 
 
-def drawn_crop(rng: np.random.Generator, animal: int, *, size_px: int, any_color: bool = False) -> np.ndarray:
-    """Stripes of the animal's period and angle, in its colour or in any."""
+def drawn_crop(rng: np.random.Generator, animal: int, *, size_px: int) -> np.ndarray:
+    """Stripes of the animal's colour, period and angle."""
     look = np.random.default_rng(animal)
     period, angle = look.uniform(4, 12), look.uniform(0, np.pi)
-    color = (rng if any_color else look).integers(40, 255, 3)
+    color = look.integers(40, 255, 3)
     y, x = np.mgrid[:size_px, :size_px]
     stripes = np.sin((np.cos(angle) * x + np.sin(angle) * y) * 2 * np.pi / period + rng.uniform(0, 6)) > 0
     image = np.where(stripes[..., None], color, 255 - color) + rng.normal(0, 10, (size_px, size_px, 3))
     return image.clip(0, 255).astype(np.uint8)
 
 
-def make_store(
-    root: str, *, num_pairs: int = 96, num_animals: int = 8, size_px: int = 48, with_crops: bool = True, any_color=False
-):
+def make_store(root: str, *, num_pairs: int = 96, num_animals: int = 8, size_px: int = 48, with_crops: bool = True):
     store = Store.open(root, create=True)
     rng = np.random.default_rng(0)
     start = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
@@ -58,9 +56,7 @@ def make_store(
         writer = writers[pair % 3]
         for side in range(2):
             detection_id = 1000 + 2 * pair + side
-            address = writer.add(
-                detection_id, encode_jpeg(drawn_crop(rng, animal, size_px=size_px, any_color=any_color))
-            )
+            address = writer.add(detection_id, encode_jpeg(drawn_crop(rng, animal, size_px=size_px)))
             addresses.append(address if with_crops else (None, None))
             detections.append(
                 {

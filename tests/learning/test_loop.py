@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from learning_store import PAIRS_DIGEST, drawn_crop, make_store, tiny_config
+from learning_store import PAIRS_DIGEST, make_store, tiny_config
 
 from wildray.errors import StageError
 from wildray.learning import loop
 from wildray.learning.checkpoint import checkpoints
 from wildray.learning.job import Job, Place
-from wildray.learning.monitor import embed_images
 
 
 class KilledError(Exception):
@@ -125,22 +124,7 @@ def test_too_few_pairs_are_said(tmp_path):
         loop.run_training(job_of(store, "r"), Place())
 
 
-def test_training_draws_an_animals_crops_together(tmp_path):
-    """Retrieval among drawn animals that were not trained on is better after than before."""
-    store = make_store(str(tmp_path / "s"), num_pairs=240, num_animals=40, any_color=True)
-    rng = np.random.default_rng(1)
-    animals = np.repeat(np.arange(1000, 1012), 5)
-    images = torch.from_numpy(np.stack([drawn_crop(rng, int(a), size_px=48, any_color=True) for a in animals])).permute(
-        0, 3, 1, 2
-    )
-
-    def top1(backbone) -> dict[str, float]:
-        vectors = torch.nn.functional.normalize(embed_images(backbone, images), dim=1)
-        similarity = (vectors @ vectors.T).fill_diagonal_(-1)
-        return {"top1": float(np.mean(animals[similarity.argmax(1).numpy()] == animals))}
-
-    job = job_of(store, "r", train__epochs=6, train__batch_size=24)
-    untrained = top1(loop.make_method(job.config).backbone)["top1"]
-    history = loop.run_training(job, Place(), probe=top1).history
-    assert history[-1]["top1"] > untrained + 0.1
-    assert history[-1]["loss"] < history[0]["loss"]
+def test_the_loss_falls(tmp_path):
+    store = make_store(str(tmp_path / "s"), num_pairs=240, num_animals=40)
+    history = loop.run_training(job_of(store, "r", train__epochs=4, train__batch_size=24), Place()).history
+    assert history[-1]["loss"] < history[0]["loss"] - 0.2

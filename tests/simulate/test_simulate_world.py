@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import sys
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -83,6 +86,26 @@ def test_a_folder_of_something_else_is_refused_and_the_same_reserve_is_made_anew
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="is a file"):
         simulate(tiny, tmp_path / "file", workers=1)
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    script = (
+        "from wildray.config import Config\nfrom wildray.simulate import simulate\n"
+        f"simulate(Config.load(None, {SMALL | {'simulate.num_videos': 400}!r}), {str(tmp_path / 'x')!r}, workers=2)"
+    )
+    parent = psutil.Popen([sys.executable, "-c", script])
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list(tmp_path.rglob("*.mp4")):
+        time.sleep(0.1)
+    assert list(tmp_path.rglob("*.mp4"))
+    workers = [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]
+    assert len(workers) == 2
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    for worker in alive:
+        worker.kill()
+    assert not alive
 
 
 def test_insects_without_macro_cameras_are_refused(tmp_path: Path) -> None:

@@ -95,14 +95,25 @@ def evaluate(arguments: argparse.Namespace) -> object:
     from wildray.retrieval.evaluate import evaluate as run_stage
 
     config, store = _ready(arguments)
-    return show(arguments, run_stage(config, store, run=arguments.run_name, data=arguments.data))
+    measured = run_stage(config, store, run=arguments.run_name, data=arguments.data)
+    if arguments.run_name:
+        from wildray.cli.tracking import log_evaluation
+
+        log_evaluation(config, store, arguments.run_name, plain(measured))
+    return show(arguments, measured)
 
 
 def report(arguments: argparse.Namespace) -> object:
     """Write a page of what the stages found: pairs, static detections, curves, ranked answers."""
     from wildray.report import report as run_stage
 
-    return show(arguments, run_stage(config_of(arguments), Store.open(arguments.store), run=arguments.run_name))
+    config, store = config_of(arguments), Store.open(arguments.store)
+    page = run_stage(config, store, run=arguments.run_name)
+    if arguments.run_name:
+        from wildray.cli.tracking import log_report
+
+        log_report(config, store, arguments.run_name, page)
+    return show(arguments, page)
 
 
 def purge(arguments: argparse.Namespace) -> object:

@@ -20,7 +20,6 @@ from rich.table import Table
 from wildray.cli.cluster import connect
 from wildray.cli.commands import import_data, plain
 from wildray.cli.options import config_of
-from wildray.cli.tracking import log_evaluation, log_report
 from wildray.config import Config
 from wildray.store import Store
 
@@ -40,6 +39,7 @@ def demo(arguments: argparse.Namespace) -> object:
     arguments.preset = arguments.preset or "demo"
     config = config_of(arguments)
     store = Store.open(arguments.store, create=True)
+    from wildray.cli.tracking import log_evaluation, log_report
     from wildray.learning.train import pretrain
     from wildray.mining.detect import detect
     from wildray.mining.mine import mine
@@ -77,7 +77,7 @@ def _simulated(config: Config, reserve: Path) -> dict[str, Any]:
     """Make the reserve, or take the one that was made with the same settings."""
     from wildray.simulate import simulate
 
-    record = reserve / "simulate.json"
+    record = reserve / "done.json"
     settings = config.simulate.model_dump(mode="json")
     if record.exists():
         known = json.loads(record.read_text())

@@ -11,8 +11,10 @@ import csv
 import json
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -127,13 +129,22 @@ def _spread(make: Callable[[Job], Done], jobs: list[Job], processes: int, what: 
             yield from progress.track(map(make, jobs), total=len(jobs), description=what)
             return
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context, initializer=_one_thread) as pool:
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin_worker) as pool:
             done = pool.map(make, jobs, chunksize=1 if what == "files" else 8)
             yield from progress.track(done, total=len(jobs), description=what)
 
 
-def _one_thread() -> None:
+def _begin_worker() -> None:
+    """One thread per worker; and a worker whose parent was killed ends, where the pool would let it wait for ever."""
     cv2.setNumThreads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "workers are started by the stage"
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
 
 
 def _record(settings: SimulateConfig, media: str, capture: Capture) -> list[Seen]:
