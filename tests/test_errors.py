@@ -5,7 +5,6 @@ import pytest
 from wildray import errors
 from wildray.errors import ConfigError, DataError, MediaError, WildrayError, nearest, user_error
 
-
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
 
 
