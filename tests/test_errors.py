@@ -31,6 +31,13 @@ def test_the_nearest_name_or_all_of_them():
     assert nearest("zzz", ["simclr", "dino"]) == "Known: dino, simclr."
 
 
+def test_of_many_names_only_some_are_listed():
+    names = [f"net{i:03}" for i in range(500)]
+    assert nearest("zzz", names) == f"Known: {', '.join(names[:12])}, ... (500 in all)."
+    assert nearest("nett017", names) == "Did you mean 'net017'?"
+    assert nearest("zzz", names[:12]).endswith("net011.")
+
+
 def test_the_users_error_is_found_behind_others():
     own = DataError("no column")
     outer = RuntimeError("task failed")

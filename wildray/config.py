@@ -26,7 +26,9 @@ Seconds = float
 class Section(BaseModel):
     """A frozen part of the configuration that refuses unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, arbitrary_types_allowed=True
+    )
 
     def digest(self, *, extra: Mapping[str, object] | None = None, exclude: set[str] | None = None) -> str:
         """16 hex digits that are equal where, and only where, the settings (and ``extra``) are.
@@ -160,9 +162,9 @@ class MineConfig(Section):
     """Whether boxes that never move (rocks, stumps, logos) are kept out of pairs."""
     static_iou: float = Field(0.6, gt=0, le=1)
     """Boxes of one sequence that overlap by at least this are taken for one place."""
-    static_presence: float = Field(0.6, gt=0, le=1)
+    static_presence: float = Field(0.5, gt=0, le=1)
     """A place counts as static where a box stands in at least this share of the frames looked at."""
-    static_motion: float = Field(0.1, ge=0, le=1)
+    static_motion: float = Field(0.17, ge=0, le=1)
     """A place whose inside changes more than this against the clip's background is no static one: a resting animal."""
     static_span: Duration = Duration("6h")
     """A place that is taken for at least so long, in most of what its camera recorded, is static whatever it shows."""

@@ -11,6 +11,9 @@ import difflib
 import pickle
 from collections.abc import Iterable
 
+MAX_NAMES = 12
+"""Names that a message lists; more would push the message itself off the screen."""
+
 
 class WildrayError(Exception):
     """Base of every error a user can cause. ``str(error)`` is the whole message; ``exit_status`` the process's."""
@@ -95,10 +98,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
         known: The names that exist.
 
     Returns:
-        ``"Did you mean 'x'?"`` where a known name is near, and the list of known names otherwise.
+        ``"Did you mean 'x'?"`` where a known name is near, otherwise the known names, the first ``MAX_NAMES`` of many.
     """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"Did you mean {close[0]!r}?"
+    if len(names) > MAX_NAMES:
+        return f"Known: {', '.join(names[:MAX_NAMES])}, ... ({len(names)} in all)."
     return "Known: " + ", ".join(names) + "."

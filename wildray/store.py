@@ -210,7 +210,12 @@ class Collection:
         folder = self.store.path(*self._place)
         names = sorted(os.listdir(folder)) if folder.is_dir() else []
         wanted = [name for name in names if name.endswith(suffix) and not name.startswith(".")]
-        return {name.removesuffix(suffix): self.store.read_json(*self._place, name) for name in wanted}
+        records = {name.removesuffix(suffix): self.store.read_json(*self._place, name) for name in wanted}
+        for name, record in records.items():
+            if not isinstance(record, dict):
+                path = self.store.path(*self._place, f"{name}{suffix}")
+                raise StoreError(f"{path} is no record: it was altered. Remove it and run the stage again.")
+        return records
 
     def write(self, stage: str, chunk: str, table: pa.Table) -> None:
         """Publish a chunk's table; its writer's ``done`` makes it visible."""

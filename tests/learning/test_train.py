@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import random
 import signal
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from learning_store import PAIRS_DIGEST, make_store, tiny_config
+from learning_store import DETECTIONS_DIGEST, PAIRS_DIGEST, make_store, tiny_config
 
 from wildray.errors import ConfigError, StageError
-from wildray.learning.train import cpu_share, pretrain
+from wildray.learning.train import _interruptible, cpu_share, pretrain
+from wildray.schema import DETECTIONS, PAIRS
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +23,12 @@ def ray_here():
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     import ray
 
+    # workers cannot import this file, which lies on no path of theirs
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=2)
     yield
     ray.shutdown()
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 def weights(root, run):
@@ -49,7 +54,7 @@ class DiesOnce:
 
 @pytest.mark.parametrize(
     ("node_cpus", "workers", "expected"),
-    [([2], 1, 2), ([2], 2, 1), ([8], 3, 2), ([3, 3], 3, 1), ([4, 8], 3, 4), ([16, 16], 2, 16), ([2], 4, 0.25)],
+    [([2], 1, 2), ([2], 2, 1), ([8], 3, 2), ([3, 3], 3, 1), ([4, 8], 3, 4), ([16, 16], 2, 16)],
 )
 def test_every_worker_finds_a_place(node_cpus, workers, expected):
     share = cpu_share([float(cpus) for cpus in node_cpus], workers)
@@ -57,10 +62,110 @@ def test_every_worker_finds_a_place(node_cpus, workers, expected):
     assert sum(int(node // share) for node in node_cpus) >= workers
 
 
+def test_more_workers_than_cpus_are_refused_unless_they_are_to_share():
+    with pytest.raises(ConfigError, match="got 50 workers, the cluster has 2 CPUs, expected at most 2 workers"):
+        cpu_share([2.0], 50)
+    with pytest.raises(ConfigError, match="got 3 workers with 2 CPUs each, the cluster has 6 CPUs, expected at most 2"):
+        cpu_share([3.0, 3.0], 3, asked=2.0)
+    assert cpu_share([2.0], 20, asked=0.1) == 0.1
+    with pytest.raises(ConfigError, match="at most 20"):
+        cpu_share([2.0], 21, asked=0.1)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Training without Ray: one epoch's traces are written and the pairs trained on are noted."""
+    seen = []
+
+    def train(job, scaling, probe):
+        seen.append(job.pairs)
+        result = {"epochs": job.config.train.epochs, "num_steps": 1, "loss": 1.0, "images_per_s": 1.0, "seconds": 1.0}
+        job.store.write_text(json.dumps([result]), "models", job.run, "history.json")
+        job.store.write_text(json.dumps(result), "models", job.run, "result.json")
+
+    monkeypatch.setattr("wildray.learning.train._train", train)
+    monkeypatch.setattr("wildray.learning.train._scaling", lambda config: None)
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"train__batch_size": 100000}, "lower train.batch_size"),
+        ({"backbone__name": "resnet18x"}, "Did you mean 'resnet18"),
+        ({"backbone__weights": "imagenet"}, "expected none, pypi, timm"),
+        ({"train__method": "dinno"}, "Did you mean 'dino'"),
+        ({"train__pairs": "zzz"}, f"no pairs 'zzz'. Known: {PAIRS_DIGEST}"),
+        ({"train__pairs": "a" * 15 + "b"}, f"Did you mean '{PAIRS_DIGEST}'"),
+    ],
+)
+def test_a_name_is_not_taken_by_a_run_that_was_refused(tmp_path, trained, wrong, message):
+    store = make_store(str(tmp_path / "s"), num_pairs=20)
+    with pytest.raises((ConfigError, StageError), match=message):
+        pretrain(tiny_config(**wrong), store, run="r")
+    assert not store.path("models", "r").exists()
+    assert pretrain(tiny_config(), store, run="r").pairs == PAIRS_DIGEST
+
+
+def test_an_empty_pair_set_is_refused_before_the_name_is_taken(tmp_path, trained):
+    store = make_store(str(tmp_path / "s"), num_pairs=20)
+    empty = store.collection("pairs", "e" * 16)
+    empty.begin({"detections": "d" * 16})
+    empty.write("pairs", "all", PAIRS.empty_table())
+    empty.done("all", {"rows": 0})
+    with pytest.raises(StageError, match="nothing to train on"):
+        pretrain(tiny_config(), store, run="r")
+    assert not store.path("models", "r").exists()
+    assert trained == []
+
+
+def test_a_run_keeps_its_pairs_when_newer_ones_are_mined(tmp_path, trained, caplog):
+    store = make_store(str(tmp_path / "s"), num_pairs=20)
+    pretrain(tiny_config(), store, run="r")
+    newer = store.collection("pairs", "b" * 16)
+    newer.begin({"detections": "d" * 16})
+    newer.write("pairs", "all", store.collection("pairs", PAIRS_DIGEST).read("pairs", PAIRS))
+    newer.done("all", {"rows": 20})
+    assert store.newest("pairs") == "b" * 16
+    with caplog.at_level(logging.INFO):
+        assert pretrain(tiny_config(train__epochs=5), store, run="r").pairs == PAIRS_DIGEST
+    assert f"{'b' * 16} are newer" in caplog.text
+    assert pretrain(tiny_config(), store, run="new").pairs == "b" * 16
+    assert trained == [PAIRS_DIGEST, PAIRS_DIGEST, "b" * 16]
+    with pytest.raises(ConfigError, match=r"train\.pairs was a+, now b+"):
+        pretrain(tiny_config(train__epochs=5, train__pairs="b" * 16), store, run="r")
+
+
+@pytest.mark.parametrize("name", ["", "../../x", "a/b"])
+def test_a_bad_name_leaves_nothing_behind(tmp_path, name):
+    store = make_store(str(tmp_path / "s"), num_pairs=20)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match="cannot be the name of a run"):
+        pretrain(tiny_config(), store, run=name)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_interrupt_is_one_whatever_ray_train_makes_of_it():
+    before = signal.getsignal(signal.SIGINT)
+
+    @_interruptible()
+    def fit():
+        signal.signal(signal.SIGINT, lambda number, frame: sys.exit(0))
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_settings_that_cannot_be_are_refused_before_ray_starts(tmp_path):
     store = make_store(str(tmp_path / "s"), num_pairs=20)
-    with pytest.raises(ConfigError, match=r"train\.batch_size 16 cannot be shared out evenly over 3 workers"):
+    with pytest.raises(ConfigError, match=r"train\.batch_size 16 cannot be .* over 3 workers") as caught:
         pretrain(tiny_config(workers=3), store, run="r")
+    assert "take --train.batch-size 15 or 18, or a number of workers that divides 16." in str(caught.value)
+    with pytest.raises(ConfigError, match=r"take --train\.batch-size 50, or a number"):
+        pretrain(tiny_config(workers=50), store, run="r")
     with pytest.raises(ConfigError, match="Did you mean 'dino'"):
         pretrain(tiny_config(train__method="dinno"), store, run="r")
     store.path("pairs", PAIRS_DIGEST, "collection.json").unlink()
@@ -89,8 +194,9 @@ def test_pretrain_on_one_worker_and_on_two(tmp_path, ray_here):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_workers_error_reaches_the_caller_as_it_was_raised(tmp_path, ray_here):
-    store = make_store(str(tmp_path / "s"), num_pairs=5)
-    with pytest.raises(StageError, match="5 pairs do not fill a batch of 16"):
+    store = make_store(str(tmp_path / "s"))
+    store.collection("detections", DETECTIONS_DIGEST).write("detections", "all", DETECTIONS.empty_table())
+    with pytest.raises(StageError, match="does not hold: mine again"):
         pretrain(tiny_config(), store, run="r")
 
 

@@ -227,3 +227,13 @@ def test_many_frames_are_judged_by_a_sample_as_by_all() -> None:
         reserve.see("roamer", frame, walker(step % 60), 0.5)
     assert reserve.share("rock") > 0.97
     assert reserve.share("roamer") == 0
+
+
+def test_the_rest_of_a_rock_that_something_hides_is_the_rock() -> None:
+    reserve = Reserve()
+    for visit in range(6):
+        for frame in reserve.sequence(visit * 5 * HOUR_S, 10):
+            hidden = visit == 3  # an animal stands in front of its lower half through one clip
+            reserve.see("hidden" if hidden else "rock", frame, ROCK - [0, 0, 0, 9] if hidden else ROCK, 0.02)
+    assert reserve.share("rock") == 1
+    assert reserve.share("hidden") == 1

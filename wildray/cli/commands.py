@@ -82,7 +82,7 @@ def embed(arguments: argparse.Namespace) -> object:
     """Turn labelled images into unit vectors with a trained, or any other, backbone."""
     from wildray.retrieval.embed import embed as run_stage
 
-    config, store = _ready(arguments)
+    config, store = _ready(arguments, create=arguments.data is not None)
     return show(arguments, run_stage(config, store, run=arguments.run_name, data=arguments.data))
 
 
@@ -94,7 +94,7 @@ def evaluate(arguments: argparse.Namespace) -> object:
     """
     from wildray.retrieval.evaluate import evaluate as run_stage
 
-    config, store = _ready(arguments)
+    config, store = _ready(arguments, create=arguments.data is not None)
     measured = run_stage(config, store, run=arguments.run_name, data=arguments.data)
     if arguments.run_name:
         from wildray.cli.tracking import log_evaluation
@@ -141,7 +141,7 @@ def export(arguments: argparse.Namespace) -> object:
     if digest is None:
         raise StageError(f"Nothing has been detected in the store {store.root}: run 'wildray detect MEDIA' first.")
     collection = store.collection("detections", digest)
-    facts = collection.settings()["facts"]
+    facts = collection.settings().get("facts", {})
     media = collection.read("media", MEDIA)
     folders = [os.path.dirname(uri) for uri in media["uri"].to_pylist() if os.path.isabs(uri)]
     root = arguments.root or (os.path.commonpath(folders) if folders else None)
@@ -209,7 +209,13 @@ def plain(result: Any) -> dict[str, Any]:
     return dataclasses.asdict(result)
 
 
-def _ready(arguments: argparse.Namespace) -> tuple[Config, Store]:
-    config, store = config_of(arguments), Store.open(arguments.store)
+def _ready(arguments: argparse.Namespace, *, create: bool = False) -> tuple[Config, Store]:
+    """Settings and store, checked before Ray is started."""
+    config = config_of(arguments)
+    if getattr(arguments, "run_name", None) is not None:
+        from wildray.learning.run import check_run_name
+
+        check_run_name(arguments.run_name)
+    store = Store.open(arguments.store, create=create)
     connect(arguments.address, verbose=arguments.verbose)
     return config, store

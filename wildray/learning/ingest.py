@@ -77,17 +77,7 @@ def read_pairs(store: Store, digest: str) -> PairTable:
     """
     collection = store.collection("pairs", digest)
     table = collection.read("pairs", PAIRS)
-    if table.num_rows == 0:
-        raise StageError(
-            f"The pairs {digest} are none: nothing to train on. Detect more media, or mine with a lower mine.min_score "
-            f"or mine.min_iou, another mine.interval, or mine.linker direct."
-        )
-    num_bare = max(table.column("anchor_pack").null_count, table.column("positive_pack").null_count)
-    if num_bare:
-        raise StageError(
-            f"{num_bare} of {table.num_rows} pairs have no crops (they come from a results file without its media): "
-            f"run 'wildray detect' where the media are at hand, then mine again."
-        )
+    _check_trainable(table, digest)
     detections = str(collection.settings()["detections"])
     names, pack_of = np.unique(
         np.stack([table.column(f"{side}_pack").to_numpy(zero_copy_only=False) for side in ("anchor", "positive")], 1),
@@ -113,6 +103,27 @@ def read_pairs(store: Store, digest: str) -> PairTable:
         xyxy_px=xyxy_px,
         captured_at_s=captured_at_s,
     )
+
+
+def count_pairs(store: Store, digest: str) -> int:
+    """How many pairs a collection has, from two columns of it; StageError where they cannot be trained on."""
+    table = store.collection("pairs", digest).read("pairs", PAIRS, columns=["anchor_pack", "positive_pack"])
+    _check_trainable(table, digest)
+    return int(table.num_rows)
+
+
+def _check_trainable(table: pa.Table, digest: str) -> None:
+    if table.num_rows == 0:
+        raise StageError(
+            f"The pairs {digest} are none: nothing to train on. Detect more media, or mine with a lower mine.min_score "
+            f"or mine.min_iou, another mine.interval, or mine.linker direct."
+        )
+    num_bare = max(table.column("anchor_pack").null_count, table.column("positive_pack").null_count)
+    if num_bare:
+        raise StageError(
+            f"{num_bare} of {table.num_rows} pairs have no crops (they come from a results file without its media): "
+            f"run 'wildray detect' where the media are at hand, then mine again."
+        )
 
 
 def _join(store: Store, digest: str, ids: Int64) -> tuple[Int64, npt.NDArray[np.float32], npt.NDArray[np.float64]]:

@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from wildray.config import Config
-from wildray.errors import ConfigError
+from wildray.errors import ConfigError, StoreError
+from wildray.learning.checkpoint import checkpoints
 from wildray.store import Store
 
 logger = logging.getLogger(__name__)
@@ -25,37 +26,79 @@ FREE = {"train.epochs", "train.checkpoint_every", "train.checkpoint_steps", "tra
 """But not on these fields of them; ``train.epochs`` may grow."""
 
 
-def claim_run(config: Config, store: Store, run: str) -> None:
-    """Write the settings of a new run, or check those of one that goes on.
+def check_run_name(name: str) -> None:
+    """Refuse, before anything is started, a name that cannot be a folder's.
+
+    Args:
+        name: Of a run: up to 100 letters, digits, dots, hyphens and underscores, not a dot or hyphen first.
+
+    Raises:
+        ConfigError: The name is another.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
+        raise ConfigError(
+            f"{name!r} cannot be the name of a run: take up to 100 letters, digits, dots, hyphens and underscores."
+        )
+
+
+def begun_settings(store: Store, run: str) -> dict[str, Any] | None:
+    """The configuration that a run was begun with, as nested plain values.
+
+    Returns:
+        None where there is no such run, or where it failed before its first checkpoint: nothing hangs on its settings.
+
+    Raises:
+        StoreError: The record is gone or altered, though the run has checkpoints or results.
+    """
+    folder = store.path("models", run)
+    results = ("history.json", "backbone.safetensors", "result.json")
+    if not checkpoints(folder) and not any((folder / name).is_file() for name in results):
+        return None
+    path = folder / "config.yaml"
+    try:
+        former = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path} cannot be read ({error}): give another --run, or remove {folder}.") from None
+    if not isinstance(former, dict) or not all(
+        isinstance(former.get(part), dict) for part in (*RESULT_SECTIONS, "scale")
+    ):
+        raise StoreError(f"{path} holds no settings of a run, it was altered: give another --run, or remove {folder}.")
+    return former
+
+
+def check_settings(config: Config, store: Store, run: str) -> None:
+    """Refuse to go on with a run under other settings.
 
     Args:
         config: With ``train.pairs`` filled in.
         store: The run lies in its ``models/<run>/``.
-        run: Name: letters, digits, dot, hyphen and underscore.
+        run: Name.
 
     Raises:
         ConfigError: The name cannot be a folder's, or the run was begun with other settings, which are named.
+        StoreError: What the run was begun with cannot be read.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", run):
+    check_run_name(run)
+    former = begun_settings(store, run)
+    changes = [] if former is None else list(_differences(former, config.model_dump(mode="json")))
+    if changes:
         raise ConfigError(
-            f"{run!r} cannot be the name of a run: take up to 100 letters, digits, dots, hyphens and underscores."
+            f"The run {run} was begun with other settings: {'; '.join(changes)}. "
+            f"Give those to go on with it, or another --run."
         )
-    path = store.path("models", run, "config.yaml")
-    if path.is_file():
-        former = yaml.safe_load(path.read_text())
-        changes = list(_differences(former, config.model_dump(mode="json")))
-        if changes:
-            raise ConfigError(
-                f"The run {run} was begun with other settings: {'; '.join(changes)}. "
-                f"Give those to go on with it, or another --run."
-            )
-        if former["scale"]["workers"] != config.scale.workers:
-            logger.warning(
-                "run %s was begun with %s workers and goes on with %s: the batches are the same, sums round otherwise",
-                run,
-                former["scale"]["workers"],
-                config.scale.workers,
-            )
+
+
+def claim_run(config: Config, store: Store, run: str) -> None:
+    """Write the settings of a new run, or of one that goes on after ``check_settings``, whose errors it raises."""
+    check_settings(config, store, run)
+    former = begun_settings(store, run)
+    if former is not None and former["scale"].get("workers") != config.scale.workers:
+        logger.warning(
+            "run %s was begun with %s workers and goes on with %s: the batches are the same, sums round otherwise",
+            run,
+            former["scale"].get("workers"),
+            config.scale.workers,
+        )
     store.write_text(config.to_yaml(), "models", run, "config.yaml")
 
 

@@ -12,6 +12,8 @@ import contextlib
 import json
 import logging
 import shutil
+import signal
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,12 +25,14 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
 from wildray.config import Config
-from wildray.errors import ConfigError, StageError, WildrayError
+from wildray.errors import ConfigError, StageError, nearest, user_error
+from wildray.learning.backbone import check_backbone
 from wildray.learning.follow import Follower
-from wildray.learning.job import Job, Place, Probe
+from wildray.learning.ingest import count_pairs
+from wildray.learning.job import Job, Place, Probe, num_batches
 from wildray.learning.loop import run_training
 from wildray.learning.methods import method_class
-from wildray.learning.run import claim_run, finished_result
+from wildray.learning.run import begun_settings, check_run_name, check_settings, claim_run, finished_result
 from wildray.store import Store
 
 logger = logging.getLogger(__name__)
@@ -72,26 +76,28 @@ def pretrain(config: Config, store: Store, *, run: str, probe: Probe | None = No
         probe: Backbone to flat metrics, called on worker 0 at the end of epochs; must pickle.
 
     Raises:
-        ConfigError: A name is unknown, the run exists with other settings, or the workers do not divide the batch.
+        ConfigError: A name is unknown, the run exists with other settings, the workers do not divide the batch, or the
+            cluster has no place for them.
         StageError: There are no pairs or crops to train on, the loss is not finite, or workers died too often.
     """
     workers, train = config.scale.workers, config.train
+    check_run_name(run)
     method_class(train.method)
-    if train.batch_size % workers:
-        raise ConfigError(
-            f"train.batch_size {train.batch_size} cannot be shared out evenly over {workers} workers (scale.workers): "
-            f"take {max(1, train.batch_size // workers) * workers}."
-        )
-    pairs = train.pairs or store.newest("pairs")
-    if pairs is None:
-        raise StageError("There are no pairs: run 'wildray mine' first.")
-    config = config.model_copy(update={"train": train.model_copy(update={"pairs": pairs})})
+    check_backbone(config.backbone)
+    _check_shares(train.batch_size, workers)
     with store.lease(f"models-{run}"):
-        claim_run(config, store, run)
+        pairs = _pairs_of(config, store, run)
+        config = config.model_copy(update={"train": train.model_copy(update={"pairs": pairs})})
+        check_settings(config, store, run)
         done = finished_result(config, store, run)
         if done is None:
+            num_batches(count_pairs(store, pairs), train.batch_size)
+            if not ray.is_initialized():
+                ray.init()
+            scaling = _scaling(config)
+            claim_run(config, store, run)
             logger.info("pretrain %s: %s on %s, pairs %s", run, train.method, config.backbone.name, pairs)
-            _train(Job(config, store, run, pairs), probe)
+            _train(Job(config, store, run, pairs), scaling, probe)
             done = finished_result(config, store, run)
             assert done is not None, "training ended without a result"
         else:
@@ -101,10 +107,38 @@ def pretrain(config: Config, store: Store, *, run: str, probe: Probe | None = No
     return result
 
 
-def _train(job: Job, probe: Probe | None) -> None:
+def _check_shares(batch_size: int, workers: int) -> None:
+    if batch_size % workers:
+        below = batch_size // workers * workers
+        sizes = " or ".join(str(size) for size in (below, below + workers) if size >= 2)
+        raise ConfigError(
+            f"train.batch_size {batch_size} cannot be shared out evenly over {workers} workers (scale.workers): "
+            f"take --train.batch-size {sizes}, or a number of workers that divides {batch_size}."
+        )
+
+
+def _pairs_of(config: Config, store: Store, run: str) -> str:
+    """Digest of the pairs to train on: those that are asked for, else those the run was begun with, else the newest."""
+    asked = config.train.pairs
+    known = [path.parent.name for path in store.path("pairs").glob("*/collection.json")]
+    if asked is not None and asked not in known:
+        hint = nearest(asked, known) if known else "It has none yet: run 'wildray mine' first."
+        raise ConfigError(f"train.pairs: the store has no pairs {asked!r}. {hint}")
+    newest = store.newest("pairs")
+    former = begun_settings(store, run)
+    begun_with = former["train"].get("pairs") if former else None
+    if asked is None and begun_with is not None:
+        if newest not in (None, begun_with):
+            logger.info("pretrain %s: goes on with the pairs %s, though %s are newer", run, begun_with, newest)
+        return str(begun_with)
+    pairs = asked or newest
+    if pairs is None:
+        raise StageError("There are no pairs: run 'wildray mine' first.")
+    return pairs
+
+
+def _train(job: Job, scaling: ScalingConfig, probe: Probe | None) -> None:
     """Run attempts until training is finished; raises what a worker raised."""
-    if not ray.is_initialized():
-        ray.init()
     scratch = job.run_dir / ".ray"
     history = job.run_dir / "history.json"
     num_known = len(json.loads(history.read_text())) if history.is_file() else 0
@@ -114,18 +148,20 @@ def _train(job: Job, probe: Probe | None) -> None:
             trainer = TorchTrainer(
                 _worker,
                 train_loop_config={"job": job, "probe": probe},
-                scaling_config=_scaling(job.config),
+                scaling_config=scaling,
                 run_config=RunConfig(
                     storage_path=str(scratch), name=uuid.uuid4().hex[:12], failure_config=FailureConfig(max_failures=0)
                 ),
             )
             try:
-                trainer.fit()
+                with _interruptible():
+                    trainer.fit()
                 break
             except ray.train.TrainingFailedError as error:
-                known = _own_error(error)
-                if known is not None:
-                    raise known from None
+                for failure in getattr(error, "worker_failures", {}).values():
+                    known = user_error(failure)
+                    if known is not None:
+                        raise known from None
                 if attempt == MAX_RESTARTS:
                     raise StageError(
                         f"Training of {job.run} failed {attempt + 1} times, lastly with: {_last_line(error)}. "
@@ -134,6 +170,19 @@ def _train(job: Job, probe: Probe | None) -> None:
                 logger.warning("a worker died (%s): going on from the last checkpoint", _last_line(error))
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Make an interrupt a KeyboardInterrupt: Ray Train exits on it, by a handler that it leaves behind."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _worker(settings: dict[str, Any]) -> None:
@@ -175,10 +224,10 @@ def _scaling(config: Config) -> ScalingConfig:
     use_gpu = config.scale.use_gpu if config.scale.use_gpu is not None else num_gpus >= workers
     if use_gpu and num_gpus < workers:
         raise ConfigError(
-            f"{workers} workers want a GPU each and the cluster has {num_gpus:g}: lower scale.workers, "
-            f"or give --scale.use-gpu false."
+            f"scale.workers: got {workers} workers that want a GPU each, the cluster has {num_gpus:g} GPUs, "
+            f"expected at most {num_gpus:g} workers, or --scale.use-gpu false."
         )
-    cpus = config.scale.cpus_per_worker or cpu_share([r.get("CPU", 0.0) for r in alive], workers)
+    cpus = cpu_share([r.get("CPU", 0.0) for r in alive], workers, asked=config.scale.cpus_per_worker)
     return ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker=_resources(cpus, use_gpu=use_gpu))
 
 
@@ -186,20 +235,31 @@ def _resources(cpus: float, *, use_gpu: bool) -> dict[str, float]:
     return {"CPU": cpus, "GPU": 1.0} if use_gpu else {"CPU": cpus}
 
 
-def cpu_share(node_cpus: list[float], workers: int) -> float:
-    """CPUs that each worker asks for, so that all find a place: whole ones where there are enough.
+def cpu_share(node_cpus: list[float], workers: int, *, asked: float | None = None) -> float:
+    """CPUs that each worker asks for, so that all find a place.
 
     Args:
         node_cpus: CPUs of each node.
         workers: How many must be placed.
+        asked: CPUs of a worker where the user gave them; below 1, workers share a CPU.
 
     Returns:
-        The largest whole number with room for every worker; else half of an even share.
+        What was asked, else the largest whole number with room for every worker.
+
+    Raises:
+        ConfigError: They do not all find a place; Ray would wait for more nodes without an end.
     """
-    for cpus in range(int(max(node_cpus, default=1.0)), 0, -1):
-        if sum(int(node // cpus) for node in node_cpus) >= workers:
-            return float(cpus)
-    return max(0.01, sum(node_cpus) / workers * 0.5)
+    shares = [asked] if asked is not None else [float(cpus) for cpus in range(int(max(node_cpus, default=0)), 0, -1)]
+    room = 0
+    for cpus in shares:
+        room = sum(int(node / cpus + 1e-6) for node in node_cpus)
+        if room >= workers:
+            return cpus
+    each = "" if asked is None else f" with {asked:g} CPUs each"
+    raise ConfigError(
+        f"scale.workers: got {workers} workers{each}, the cluster has {sum(node_cpus):g} CPUs, expected at most {room} "
+        f"workers. More of them share CPUs only where --scale.cpus-per-worker is given, below 1."
+    )
 
 
 @contextlib.contextmanager
@@ -208,24 +268,13 @@ def _tracked(job: Job) -> Iterator[Callable[[Mapping[str, float]], None]]:
     from wildray import runlog
 
     uri = job.config.tracking.uri or runlog.default_uri(job.store.root)
+    runlog.check_uri(uri, num_nodes=sum(bool(node["Alive"]) for node in ray.nodes()))
     with runlog.open_run(
         uri, job.config.tracking.experiment, job.run, {"stage": "pretrain", "pairs": job.pairs}
     ) as log:
         log.params(job.config.model_dump(mode="json"))
         yield lambda metrics: log.metrics(metrics, step=int(metrics["epoch"]))
         log.artifact(job.run_dir / "config.yaml")
-
-
-def _own_error(error: BaseException) -> WildrayError | None:
-    """The error of ours that made a worker fail, if it was one."""
-    failures = getattr(error, "worker_failures", {})
-    for failure in failures.values():
-        seen: BaseException | None = failure
-        while seen is not None:
-            if isinstance(seen, WildrayError):
-                return seen
-            seen = getattr(seen, "cause", None) or seen.__cause__
-    return None
 
 
 def _last_line(error: BaseException) -> str:

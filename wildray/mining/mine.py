@@ -32,7 +32,7 @@ from wildray.store import Collection, Store
 
 logger = logging.getLogger(__name__)
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Raised when the code decides differently from equal settings, so that older pairs are not taken for newer."""
 SHARD_ROWS = 200_000
 """Frames and boxes of a shard: a task holds about a kilobyte for each at its peak."""
@@ -121,6 +121,15 @@ def mine(config: Config, store: Store) -> MineResult:
         result.seconds,
         " (the set was there already)" if reused else "",
     )
+    if result.num_pairs == 0:
+        logger.warning(
+            "mine: no pairs. Of the categories %s there are too few boxes of score %g or more %s apart: try a shorter "
+            "mine.interval, a lower mine.min_score or mine.min_iou, or look at the footage again with a shorter "
+            "detect.base_interval",
+            ", ".join(config.mine.categories),
+            config.mine.min_score,
+            config.mine.interval,
+        )
     return result
 
 

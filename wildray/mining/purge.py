@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from wildray.errors import DataError
+from wildray.errors import DataError, StoreError
 from wildray.mining.media import media_id
 from wildray.packs import forget_packs, write_pack
 from wildray.schema import DETECTIONS, MEDIA, PACK
@@ -133,6 +133,8 @@ def _purge_chunk(collection: Collection, chunk: str, media: set[str], detections
     ids = pa.array(hits["detection_id"].to_pylist(), pa.int64())
     crops = hits.filter(pc.is_valid(hits["crop_pack"]))
     for pack in sorted(set(crops["crop_pack"].to_pylist())):
+        if not collection.store.path("crops", collection.digest, f"{pack}.arrow").exists():
+            continue  # removed by hand: nothing is left to empty
         _empty_rows(collection.store, ("crops", collection.digest, f"{pack}.arrow"), ids)
     for name in ("crop_pack", "crop_row"):
         index = DETECTIONS.get_field_index(name)
@@ -143,8 +145,15 @@ def _purge_chunk(collection: Collection, chunk: str, media: set[str], detections
 
 
 def _empty_rows(store: Store, place: tuple[str, ...], ids: pa.Array) -> None:
-    with pa.OSFile(str(store.path(*place)), "rb") as source:
-        table = pa.ipc.open_file(source).read_all()
+    try:
+        with pa.OSFile(str(store.path(*place)), "rb") as source:
+            table = pa.ipc.open_file(source).read_all()
+    except (OSError, pa.ArrowInvalid) as error:
+        path = store.path(*place)
+        raise StoreError(
+            f"The pack {path} cannot be read ({error}), so its crops cannot be taken out one by one. Remove the file "
+            f"by hand (all its crops go with it), then purge again."
+        ) from None
     hit = pc.is_in(table["id"], ids)
     jpeg = pc.if_else(hit, pa.scalar(b"", pa.large_binary()), table["jpeg"])
     write_pack(store, pa.table([table["id"], jpeg], schema=PACK), *place)

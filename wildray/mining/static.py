@@ -56,6 +56,8 @@ NUM_PROBES = 16
 """Frames of a sequence whose boxes are tried as places: one taken in 30 % of the frames is missed in 0.3 % of cases."""
 NUM_SEQUENCE_PROBES = 64
 """Sequences of a stretch whose places are tried as recurring ones, and that are asked whether a place was empty."""
+WITHIN = 0.8
+"""Share of a box inside a recurring place from which on it is taken for a part of the same thing."""
 FAR_S = 3600.0
 """Sequences that begin at least this many seconds apart are different visits."""
 
@@ -137,10 +139,13 @@ def find_static(scene: Scene, config: MineConfig) -> Verdict:
         & (num_frames[spots.group] >= MIN_FRAMES)
         & (change <= config.static_motion)
     )
-    still[still] = ~_visited(spots, np.flatnonzero(still), scene, config)
+    recurring, kept, kept_stretch = _recurring(haunts, spots, scene, config)
+    asked = np.flatnonzero(still)
+    hidden = _within(spots.xyxy[:, asked], scene.stretch[spots.group[asked]], kept, kept_stretch)
+    still[asked] = hidden | ~_visited(spots, asked, scene, config)
     static = np.zeros(len(sequence), dtype=bool)
     static[spots.member_row[still[spots.member_place]]] = True
-    static[_recurring(haunts, spots, scene, config)] = True
+    static[recurring] = True
     presence = (1.0 / num_frames[sequence]).astype(np.float32)
     np.maximum.at(presence, spots.member_row, spots.presence[spots.member_place].astype(np.float32))
     motion = scene.motion.copy()
@@ -148,8 +153,12 @@ def find_static(scene: Scene, config: MineConfig) -> Verdict:
     return Verdict(static, presence, motion)
 
 
-def _recurring(haunts: Places, spots: Places, scene: Scene, config: MineConfig) -> Int64:
-    """Rows of the boxes at places that are taken in most of what a camera recorded over ``static_span`` or longer."""
+def _recurring(haunts: Places, spots: Places, scene: Scene, config: MineConfig) -> tuple[Int64, Float32, Int64]:
+    """Rows of the boxes at places that are taken in most of what a camera recorded over ``static_span`` or longer.
+
+    Returns:
+        The rows, (4, K) corners of the places, and (K,) their stretches.
+    """
     presence = spots.presence[haunts.member_row]
     order = np.lexsort((-presence, spots.group[haunts.member_row], haunts.member_place))
     place, taken, presence = haunts.member_place[order], spots.group[haunts.member_row][order], presence[order]
@@ -172,7 +181,21 @@ def _recurring(haunts: Places, spots: Places, scene: Scene, config: MineConfig) 
     long = np.where(clocked, (span >= config.static_span.seconds) & (num_visits >= MIN_VISITS), weighed >= MIN_VISITS)
     deviations = np.where(clocked, 1.0, 1.5)
     most = np.minimum((weighed + deviations * np.sqrt(weighed)) / 2, NEARLY_ALL * weighed)
-    return _at_places(haunts.xyxy[:, some], first, last, long & (evidence >= most - ROUNDING), scene, config)
+    chosen = long & (evidence >= most - ROUNDING)
+    rows = _at_places(haunts.xyxy[:, some], first, last, chosen, scene, config)
+    return rows, haunts.xyxy[:, some[chosen]], scene.stretch[first[chosen]]
+
+
+def _within(xyxy: Float32, stretch: Int64, places: Float32, place_stretch: Int64) -> Bool:
+    """(A,) whether a box lies within a recurring place: the rest of a rock that something stands in front of."""
+    within = np.zeros(xyxy.shape[1], dtype=bool)
+    area = (xyxy[2] - xyxy[0]) * (xyxy[3] - xyxy[1])
+    for place, own in zip(places.T, place_stretch, strict=True):  # a handful for each camera
+        width = np.minimum(xyxy[2], place[2]) - np.maximum(xyxy[0], place[0])
+        height = np.minimum(xyxy[3], place[3]) - np.maximum(xyxy[1], place[1])
+        covered = np.maximum(width, 0) * np.maximum(height, 0)
+        within |= (stretch == own) & (covered >= WITHIN * area)
+    return within
 
 
 def _at_places(xyxy: Float32, first: Int64, last: Int64, chosen: Bool, scene: Scene, config: MineConfig) -> Int64:

@@ -113,8 +113,14 @@ def _newest_pairs(store: Store, detections: str | None) -> str | None:
 
 
 def _newest_run(store: Store) -> str | None:
-    files = sorted(store.path("models").glob("*/*.*"), key=lambda path: path.stat().st_mtime_ns)
+    """The run worked on last of those that have something to show: one that failed at once has its settings alone."""
+    shown = {path.parent for name in ("history.json", "backbone.safetensors") for path in _models(store, name)}
+    files = sorted((p for p in _models(store, "*.*") if p.parent in shown), key=lambda path: path.stat().st_mtime_ns)
     return files[-1].parent.name if files else None
+
+
+def _models(store: Store, pattern: str) -> list[Path]:
+    return list(store.path("models").glob(f"*/{pattern}"))
 
 
 def _setting(settings: Any, name: str) -> Any:
