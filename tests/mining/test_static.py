@@ -80,10 +80,10 @@ def test_in_one_clip_a_rock_is_static_and_drinking_and_passing_animals_are_not()
 def test_what_stands_in_too_few_frames_is_not_static() -> None:
     reserve = Reserve()
     for step, frame in enumerate(reserve.sequence(0.0, 30)):
-        if step < 15:
+        if step < 12:
             reserve.see("sleeper", frame, ROCK, 0.01)
     assert reserve.share("sleeper") == 0
-    assert reserve.share("sleeper", Config.load(None, {"mine.static_presence": 0.5}).mine) == 1
+    assert reserve.share("sleeper", Config.load(None, {"mine.static_presence": 0.4}).mine) == 1
 
 
 def test_one_clip_without_motion_proves_nothing() -> None:
