@@ -20,8 +20,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from wildray.errors import ConfigError, nearest
 from wildray.units import Duration, Interval
 
-Seconds = float
-
 
 class Section(BaseModel):
     """A frozen part of the configuration that refuses unknown fields."""

@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-MEDIA_STATUSES = ("done", "unreadable", "empty", "refused", "timeout", "crashed", "too_large", "missing", "duplicate")
+MEDIA_STATUSES = ("done", "unreadable", "empty", "refused", "timeout", "crashed", "too_large", "missing")
 """``done``: every frame that was asked for was looked at. ``empty``: a file of no bytes or no frames. ``refused``: a
-kind of file that is never opened (playlists). ``duplicate``: the same bytes as another file of the collection, counted
-and not looked at twice. The rest say what went wrong; ``error`` has the sentence."""
+kind of file that is never opened (playlists). The rest say what went wrong; ``error`` has the sentence."""
 
 CLOCK_FLAGS = ("ok", "none", "epoch", "backwards", "future")
 """``none``: no clock. ``epoch``: a clock that stands at its reset date. ``backwards``: earlier than a file that the
@@ -159,8 +158,3 @@ def detection_ids(
     frames, ordinals = np.asarray(frame_index), np.asarray(ordinal)
     ids = [hash64((media_id, settings_digest, int(f), int(o))) for f, o in zip(frames, ordinals, strict=True)]
     return np.array(ids, dtype=np.int64)
-
-
-def empty_table(schema: pa.Schema) -> pa.Table:
-    """A table of no rows in the schema."""
-    return schema.empty_table()

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -249,8 +248,3 @@ class Collection:
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text)
-
-
-def free_bytes(path: Path) -> int:
-    """Free space of the file system a path lies on, in bytes."""
-    return shutil.disk_usage(path).free

@@ -8,7 +8,6 @@ of the same names.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -112,8 +111,3 @@ def _spelled(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(str(part) for part in value) or "none"
     return str(value)
-
-
-def is_terminal() -> bool:
-    """Whether progress bars may be drawn."""
-    return sys.stderr.isatty()
