@@ -6,7 +6,9 @@ import torch
 from learning_store import DETECTIONS_DIGEST, PAIRS_DIGEST, make_store
 
 from wildray.errors import StageError, StoreError
-from wildray.learning.ingest import CropCache, load_ahead, read_crops, read_pairs
+from wildray.learning.crops import CropCache, read_crops
+from wildray.learning.ingest import load_ahead
+from wildray.learning.pairs import read_pairs
 from wildray.packs import PackReader
 from wildray.schema import hash64
 

@@ -61,7 +61,7 @@ def test_every_part_lies_within_the_image_and_has_the_asked_area():
 
 
 def test_views_depend_on_the_sample_alone_and_not_on_its_batch():
-    views = Views.two(AugmentConfig(), kind="temporal", size_px=16)
+    views = Views.of(AugmentConfig(), kind="temporal", size_px=16)
     whole = views.batch(some_crops(), seed=3, epoch=2, device=CPU)
     part = views.batch(some_crops(first=4), seed=3, epoch=2, device=CPU)
     for all_of_them, some in zip(whole.views, part.views, strict=True):
@@ -91,7 +91,7 @@ def test_facts_follow_the_source_of_each_view():
 
 
 def test_self_views_need_one_source_and_differ():
-    views = Views.two(AugmentConfig(), kind="self", size_px=12)
+    views = Views.of(AugmentConfig(), kind="self", size_px=12)
     assert views.num_sources == 1
     batch = views.batch(some_crops(sources=1), seed=0, epoch=0, device=CPU)
     assert not torch.allclose(batch.views[0], batch.views[1])

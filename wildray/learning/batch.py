@@ -44,14 +44,16 @@ class Crops:
     Attributes:
         images: (S, B, 3, P, P) uint8 RGB.
         index: (B,) int64 rows of the pairs table, from which the random numbers of augmentation come.
-        tracklet_id: (B,) int64.
+        tracklet_id: (B,) int64, equal where pairs join the crops: surely the same animal.
         facts: Of each source.
+        labels: (B,) int64 identities from 0, or None without labels.
     """
 
     images: Tensor
     index: Tensor
     tracklet_id: Tensor
     facts: Facts
+    labels: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Batch:
 
     Attributes:
         views: V tensors (B, 3, h, w) float32 RGB in [0, 1]; sizes may differ between views.
-        labels: (B,) int64, or None without labels.
+        labels: (B,) int64 identities from 0, or None without labels.
         tracklet_id: (B,) int64.
         facts: Of each view.
     """

@@ -68,13 +68,13 @@ def seed_of(*parts: object) -> int:
     return hash64(parts) & (2**63 - 1)
 
 
-def make_method(config: Config) -> Method:
-    """The method that a configuration names, with its backbone, from the seed."""
+def make_method(config: Config, *, num_identities: int = 0) -> Method:
+    """The method that a configuration names, with its backbone, from the seed; supervised ones are told of how many."""
     kind = method_class(config.train.method)
     backbone = load_backbone(config.backbone, seed=config.train.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("heads", config.train.seed))
-        return kind(backbone, config)
+        return kind(backbone, config, num_identities=num_identities)
 
 
 def takes_bf16(precision: str, device: torch.device) -> bool:

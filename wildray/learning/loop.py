@@ -24,11 +24,13 @@ from torch.nn.parallel import DistributedDataParallel
 from wildray.errors import StageError
 from wildray.learning.batchnorm import share_batchnorm
 from wildray.learning.checkpoint import State, load_newest, remove_temporary, save_checkpoint
-from wildray.learning.ingest import MARGIN, CropCache, load_ahead, read_pairs
+from wildray.learning.crops import MARGIN, CropCache
+from wildray.learning.ingest import load_ahead
 from wildray.learning.job import Job, Place, Probe, make_method, num_batches, recipe_of, seed_of, takes_bf16
 from wildray.learning.monitor import spread
 from wildray.learning.optim import learning_rate_at, make_optimizer, peak_learning_rate
 from wildray.learning.order import Int64, epoch_order
+from wildray.learning.pairs import read_pairs
 
 logger = logging.getLogger(__name__)
 

@@ -28,10 +28,10 @@ from wildray.config import Config
 from wildray.errors import ConfigError, StageError, nearest, user_error
 from wildray.learning.backbone import check_backbone
 from wildray.learning.follow import Follower
-from wildray.learning.ingest import count_pairs
 from wildray.learning.job import Job, Place, Probe, num_batches
 from wildray.learning.loop import run_training
 from wildray.learning.methods import method_class
+from wildray.learning.pairs import count_pairs
 from wildray.learning.run import begun_settings, check_run_name, check_settings, claim_run, finished_result
 from wildray.store import Store
 

@@ -85,10 +85,18 @@ class Views:
     views: tuple[View, ...]
 
     @classmethod
-    def two(cls, augment: AugmentConfig, *, kind: str, size_px: int) -> Views:
-        """Two views: of the two crops of a pair (``temporal``) or of one crop (``self``)."""
+    def of(cls, augment: AugmentConfig, *, kind: str, size_px: int) -> Views:
+        """Views of the whole animal, every two of which are positives.
+
+        Args:
+            augment: Strengths.
+            kind: ``self`` (two views of one crop), ``temporal`` (one of each crop of the pair) or ``combined`` (two of
+                each, in the order of crops 0, 1, 0, 1).
+            size_px: Side of a view.
+        """
         first = View.of_config(augment, source=0, size_px=size_px)
-        return cls((first, replace(first, source=1 if kind == "temporal" else 0)))
+        sources = {"self": (0, 0), "temporal": (0, 1), "combined": (0, 1, 0, 1)}[kind]
+        return cls(tuple(replace(first, source=source) for source in sources))
 
     @property
     def num_sources(self) -> int:
@@ -109,7 +117,10 @@ class Views:
         views = [augment(images[view.source], draws[:, i], view) for i, view in enumerate(self.views)]
         sources = torch.tensor([view.source for view in self.views])
         return Batch(
-            views=views, labels=None, tracklet_id=crops.tracklet_id.to(device), facts=crops.facts.of_sources(sources)
+            views=views,
+            labels=None if crops.labels is None else crops.labels.to(device),
+            tracklet_id=crops.tracklet_id.to(device),
+            facts=crops.facts.of_sources(sources),
         )
 
 

@@ -1,7 +1,7 @@
 """What every method is: a module from a batch to a loss.
 
-In: a backbone and the configuration. Out: a scalar loss per batch. Later methods subclass ``Method`` directly and fit
-into one small file: two class attributes, ``__init__``, ``forward``, and ``after_step`` where something moves between
+In: a backbone and the configuration. Out: a scalar loss per batch. Methods subclass ``Method`` directly and fit into
+one small file: two class attributes, ``__init__``, ``forward``, and ``after_step`` where something moves between
 steps. A trainer class with hooks for every phase, as Lightning has, would spread a method over five functions.
 """
 
@@ -30,16 +30,19 @@ class Method(nn.Module):
         stock_recipe: What lightly's benchmark of the method uses.
         backbone: All that is kept after training.
         views: What ``forward`` wants to see of a pair.
+        supervised: Whether ``Batch.labels`` must be there; the training data are then labelled images.
     """
 
     recipe: ClassVar[Recipe]
     stock_recipe: ClassVar[Recipe]
+    supervised: ClassVar[bool] = False
     views: Views
 
-    def __init__(self, backbone: Backbone, config: Config) -> None:
+    def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
         super().__init__()
         self.backbone = backbone
         self.config = config
+        self.num_identities = num_identities
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss () of this worker's part of a batch; averaged over workers it is the loss of the whole batch."""

@@ -36,8 +36,8 @@ class DINO(Method):
     stock_recipe = Recipe("sgd", learning_rate=0.03, weight_decay=1e-4)
     progress: Tensor
 
-    def __init__(self, backbone: Backbone, config: Config) -> None:
-        super().__init__(backbone, config)
+    def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
+        super().__init__(backbone, config, num_identities=num_identities)
         settings = config.method
         self.views = dino_views(config)
         # transformers have no batch statistics, and their heads want none
@@ -79,7 +79,7 @@ class DINO(Method):
 
 def dino_views(config: Config) -> Views:
     """Two global views (of the pair's two crops, or of one), and local ones of the two in turn."""
-    base = Views.two(config.augment, kind=config.train.views, size_px=config.backbone.image_size).views
+    base = Views.of(config.augment, kind=config.train.views, size_px=config.backbone.image_size).views
     num_local = NUM_LOCAL if config.method.local_views is None else config.method.local_views
     # whole patches of 16 pixels, which every common transformer takes
     size_px = max(32, round(config.backbone.image_size * LOCAL_SHARE / 16) * 16)

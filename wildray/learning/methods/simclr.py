@@ -26,10 +26,10 @@ class SimCLR(Method):
     recipe = Recipe("adamw", learning_rate=1e-3, weight_decay=0.05, scaling="sqrt", reference_batch=64)
     stock_recipe = Recipe("lars", learning_rate=1.2, weight_decay=1e-6, scaling="sqrt", reference_batch=256)
 
-    def __init__(self, backbone: Backbone, config: Config) -> None:
-        super().__init__(backbone, config)
+    def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
+        super().__init__(backbone, config, num_identities=num_identities)
         settings = config.method
-        self.views = Views.two(config.augment, kind=config.train.views, size_px=config.backbone.image_size)
+        self.views = Views.of(config.augment, kind=config.train.views, size_px=config.backbone.image_size)
         self.head = simclr_head(
             backbone.dim, hidden_dim=settings.hidden_dim or 2048, output_dim=settings.projection_dim or 128
         )
