@@ -21,7 +21,7 @@ DOORS = {
         "wildray/mining/detect.py",
         "wildray/mining/mine.py",
         "wildray/learning/train.py",
-        "wildray/learning/ingest.py",
+        "wildray/learning/ray_ingest.py",
         "wildray/retrieval/embed.py",
         "wildray/sweep.py",
     },

@@ -4,7 +4,17 @@ import pyarrow as pa
 import pytest
 
 from wildray.errors import StoreError
-from wildray.packs import PackReader, PackWriter, crop_image, decode_jpeg, encode_jpeg, jpeg_size
+from wildray.packs import (
+    PackReader,
+    PackWriter,
+    crop_corners,
+    crop_image,
+    decode_jpeg,
+    encode_jpeg,
+    jpeg_size,
+    write_pack,
+)
+from wildray.schema import PACK
 from wildray.store import Store
 
 
@@ -31,6 +41,41 @@ def test_every_crop_is_found_at_its_address_over_several_packs(store):
         assert pa.ipc.open_file(source).read_all()["id"].to_pylist() == [
             s for s, (p, _) in enumerate(addresses) if p == names[0]
         ]
+
+
+def test_backgrounds_stand_beside_their_crops_where_they_are_known(store):
+    writer = PackWriter(store, ("crops", "d"), "c", pack_bytes=5_000)
+    behind = [encode_jpeg(np.full((20, 30, 3), 40 * n, np.uint8)) if n % 2 else None for n in range(6)]
+    addresses = [writer.add(n, encode_jpeg(picture(n)), jpeg) for n, jpeg in enumerate(behind)]
+    assert len(writer.close()) > 1, "backgrounds count into a pack's size"
+    reader = PackReader(store, ("crops", "d"))
+    for number, address in enumerate(addresses):
+        found = reader.background(*address)
+        assert (found is None) == (number % 2 == 0)
+        if found is not None:
+            np.testing.assert_allclose(found.mean((0, 1)), 40 * number, atol=2)
+            assert found.shape == (20, 30, 3)
+        assert reader.has_background(address[0])[address[1]] == (number % 2 == 1)
+
+
+def test_packs_of_before_backgrounds_were_kept_are_read(store):
+    old = pa.schema([PACK.field("id"), PACK.field("jpeg")])
+    jpegs = [encode_jpeg(picture(n)) for n in range(3)]
+    write_pack(store, pa.table([[0, 1, 2], jpegs], schema=old), "crops", "d", "c-000.arrow")
+    reader = PackReader(store, ("crops", "d"))
+    assert [reader.jpeg("c-000", row) for row in range(3)] == jpegs
+    assert reader.background("c-000", 1) is None
+    assert not reader.has_background("c-000").any()
+
+
+def test_corners_of_many_boxes_are_those_of_each():
+    boxes = np.array([[10, 10, 20, 30], [0, 0, 10, 10], [63.5, 47.5, 64, 48], [70, 50, 90, 80]])
+    together = crop_corners(boxes, padding=0.2, width_px=np.full(4, 64), height_px=np.full(4, 48))
+    for box, corners in zip(boxes, together, strict=True):
+        assert crop_corners(box, padding=0.2, width_px=64, height_px=48).tolist() == corners.tolist()
+        left, top, right, bottom = corners
+        crop = crop_image(picture(2), box, padding=0.2, longest_px=640)
+        np.testing.assert_array_equal(crop, picture(2)[top:bottom, left:right])
 
 
 def test_nothing_is_visible_before_close(store):

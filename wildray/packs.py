@@ -40,16 +40,19 @@ class PackWriter:
         self._store, self._place, self._name, self._pack_bytes = store, place, name, pack_bytes
         self._ids: list[int] = []
         self._jpegs: list[bytes] = []
+        self._backgrounds: list[bytes | None] = []
         self._num_bytes = 0
         self.names: list[str] = []
 
-    def add(self, item_id: int, jpeg: bytes) -> tuple[str, int]:
-        """Add a crop; returns its address (pack name, row)."""
-        if self._ids and self._num_bytes + len(jpeg) > self._pack_bytes:
+    def add(self, item_id: int, jpeg: bytes, background: bytes | None = None) -> tuple[str, int]:
+        """Add a crop and, where it is known, the background at its place; returns its address (pack name, row)."""
+        num_bytes = len(jpeg) + len(background or b"")
+        if self._ids and self._num_bytes + num_bytes > self._pack_bytes:
             self._flush()
         self._ids.append(item_id)
         self._jpegs.append(jpeg)
-        self._num_bytes += len(jpeg)
+        self._backgrounds.append(background)
+        self._num_bytes += num_bytes
         return f"{self._name}-{len(self.names):03d}", len(self._ids) - 1
 
     def close(self) -> list[str]:
@@ -60,10 +63,12 @@ class PackWriter:
 
     def _flush(self) -> None:
         name = f"{self._name}-{len(self.names):03d}"
-        table = pa.table([pa.array(self._ids, pa.int64()), pa.array(self._jpegs, pa.large_binary())], schema=PACK)
+        columns = [self._ids, self._jpegs, self._backgrounds]
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, PACK, strict=True)]
+        table = pa.Table.from_arrays(arrays, schema=PACK)
         write_pack(self._store, table, *self._place, f"{name}.arrow")
         self.names.append(name)
-        self._ids, self._jpegs, self._num_bytes = [], [], 0
+        self._ids, self._jpegs, self._backgrounds, self._num_bytes = [], [], [], 0
 
 
 def write_pack(store: Store, table: pa.Table, *parts: str) -> Path:
@@ -91,12 +96,39 @@ class PackReader:
 
     def jpeg(self, pack: str, row: int) -> bytes:
         """Bytes of one crop; empty where it was purged. StoreError where the pack is missing or too short."""
-        column = _column(str(self._folder / f"{pack}.arrow"))
-        if not 0 <= row < len(column):
-            raise StoreError(f"Pack {pack} holds {len(column)} crops, row {row} was asked for: run detect again.")
-        value = column[row].as_py()
+        value = self._cell(pack, row, "jpeg")
         assert isinstance(value, bytes)
         return value
+
+    def background(self, pack: str, row: int, *, at_least_px: int = 0) -> UInt8 | None:
+        """(h, w, 3) uint8 RGB: what the clip shows at a crop's place without what moves; of a lower resolution.
+
+        Args:
+            pack: Name of the pack.
+            row: Row within it.
+            at_least_px: As in ``image``.
+
+        Returns:
+            None where it is not known, or the pack was written before backgrounds were kept.
+        """
+        value = self._cell(pack, row, "background")
+        return decode_jpeg(value, at_least_px=at_least_px) if isinstance(value, bytes) else None
+
+    def has_background(self, pack: str) -> npt.NDArray[np.bool_]:
+        """(rows,) whether the background at the place of each of a pack's crops is known."""
+        table = self._table(pack)
+        if "background" not in table.column_names:
+            return np.zeros(table.num_rows, bool)
+        return np.asarray(table.column("background").is_valid().to_numpy(), dtype=bool)
+
+    def _table(self, pack: str) -> pa.Table:
+        return _open(str(self._folder / f"{pack}.arrow"))
+
+    def _cell(self, pack: str, row: int, column: str) -> object:
+        table = self._table(pack)
+        if not 0 <= row < table.num_rows:
+            raise StoreError(f"Pack {pack} holds {table.num_rows} crops, row {row} was asked for: run detect again.")
+        return table.column(column)[row].as_py() if column in table.column_names else None
 
     def image(self, pack: str, row: int, *, at_least_px: int = 0) -> UInt8:
         """(H, W, 3) uint8 RGB of one crop.
@@ -111,18 +143,39 @@ class PackReader:
 
 
 @functools.lru_cache(maxsize=256)
-def _column(path: str) -> pa.LargeBinaryArray:
+def _open(path: str) -> pa.Table:
     try:
         with pa.memory_map(path) as source:
-            table = pa.ipc.open_file(source).read_all()
+            return pa.ipc.open_file(source).read_all()
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreError(f"The pack {path} cannot be read ({error}): run detect again.") from None
-    return table.column("jpeg").combine_chunks() if table.num_rows else pa.array([], pa.large_binary())
 
 
 def forget_packs() -> None:
     """Close all packs: the next read opens them anew (after a purge has rewritten some)."""
-    _column.cache_clear()
+    _open.cache_clear()
+
+
+def crop_corners(
+    xyxy_px: npt.ArrayLike, *, padding: float, width_px: npt.ArrayLike, height_px: npt.ArrayLike
+) -> npt.NDArray[np.int64]:
+    """Which pixels of frames the crops of boxes are.
+
+    Args:
+        xyxy_px: (..., 4) corners in pixels, half-open.
+        padding: Share of width and height that is added on each side, as far as the frame reaches.
+        width_px: (...) or a number: width of the frames.
+        height_px: Likewise.
+
+    Returns:
+        (..., 4) whole corners, half-open, of at least one pixel within the frame.
+    """
+    x1, y1, x2, y2 = np.moveaxis(np.asarray(xyxy_px, dtype=np.float64), -1, 0)
+    width, height = np.asarray(width_px), np.asarray(height_px)
+    pad_x, pad_y = padding * (x2 - x1), padding * (y2 - y1)
+    left, top = np.clip(np.floor(x1 - pad_x), 0, width - 1), np.clip(np.floor(y1 - pad_y), 0, height - 1)
+    right, bottom = np.clip(np.ceil(x2 + pad_x), left + 1, width), np.clip(np.ceil(y2 + pad_y), top + 1, height)
+    return np.stack([left, top, right, bottom], axis=-1).astype(np.int64)
 
 
 def crop_image(image: UInt8, xyxy_px: npt.ArrayLike, *, padding: float, longest_px: int) -> UInt8:
@@ -131,27 +184,25 @@ def crop_image(image: UInt8, xyxy_px: npt.ArrayLike, *, padding: float, longest_
     Args:
         image: (H, W, 3) uint8.
         xyxy_px: (4,) corners in pixels, half-open.
-        padding: Share of width and height that is added on each side, as far as the frame reaches.
+        padding: As in ``crop_corners``.
         longest_px: A longer side is scaled down to it.
 
     Returns:
         (h, w, 3) uint8, at least 1x1.
     """
     height, width = image.shape[:2]
-    x1, y1, x2, y2 = (float(value) for value in np.asarray(xyxy_px, dtype=np.float64))
-    pad_x, pad_y = padding * (x2 - x1), padding * (y2 - y1)
-    left, top = int(np.clip(np.floor(x1 - pad_x), 0, width - 1)), int(np.clip(np.floor(y1 - pad_y), 0, height - 1))
-    right, bottom = (
-        int(np.clip(np.ceil(x2 + pad_x), left + 1, width)),
-        int(np.clip(np.ceil(y2 + pad_y), top + 1, height)),
-    )
-    crop = image[top:bottom, left:right]
-    longest = max(crop.shape[:2])
-    if longest > longest_px:
-        scale = longest_px / longest
-        size = (max(1, round(crop.shape[1] * scale)), max(1, round(crop.shape[0] * scale)))
-        crop = np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    return np.ascontiguousarray(crop)
+    left, top, right, bottom = crop_corners(xyxy_px, padding=padding, width_px=width, height_px=height).tolist()
+    return np.ascontiguousarray(shrunk(image[top:bottom, left:right], longest_px=longest_px))
+
+
+def shrunk(image: UInt8, *, longest_px: int) -> UInt8:
+    """The image, scaled down where its longest side is above ``longest_px``."""
+    longest = max(image.shape[:2])
+    if longest <= longest_px:
+        return image
+    scale = longest_px / longest
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def encode_jpeg(image: UInt8, *, quality: int = JPEG_QUALITY) -> bytes:

@@ -111,6 +111,7 @@ PACK = pa.schema(
     [
         pa.field("id", pa.int64(), nullable=False),  # detection_id, or the row number of a labelled image
         pa.field("jpeg", pa.large_binary(), nullable=False),
+        pa.field("background", pa.large_binary()),  # JPEG of the clip's background at the crop's place; null unknown
     ]
 )
 

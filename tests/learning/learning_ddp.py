@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.distributed as dist
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -13,8 +16,14 @@ from wildray.learning.batch import Batch, Crops, Facts
 from wildray.learning.batchnorm import share_batchnorm
 from wildray.learning.methods import METHODS
 
-NUM_SAMPLES, SIZE_PX, STEPS = 12, 32, 3
-CASES = [(method, views, norm) for method in METHODS for views, norm in (("temporal", True), ("self", False))]
+NUM_SAMPLES, SIZE_PX, STEPS, NUM_IDENTITIES = 12, 32, 3, 4
+SAME_CAMERA_S = 1000.0
+CASES = [
+    (name, views, norm)
+    for name, method in METHODS.items()
+    for views, norm in (("temporal", True), ("self", False), ("combined", True))
+    if views != "combined" or not method.supervised
+]
 
 
 def tiny_backbone(*, norm: bool) -> Backbone:
@@ -24,18 +33,52 @@ def tiny_backbone(*, norm: bool) -> Backbone:
     return Backbone("tiny", SIZE_PX, net=net, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
-def make_case(method: str, views: str, norm: bool):
+def tiny_transformer() -> Backbone:
+    """For methods that need patches; it has no batch statistics."""
+    torch.manual_seed(5)
+    sizes = {"img_size": SIZE_PX, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    net = VisionTransformer(num_classes=0, dynamic_img_size=True, **sizes)
+    return Backbone("tiny_transformer", SIZE_PX, net=net, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+def make_case(method: str, views: str, norm: bool, **settings: object):
+    """A method on the tiny backbone; settings are of the configuration's section ``method``."""
+    settings = {"hidden_dim": 16, "projection_dim": 12, "local_views": 2, "queue_size": 40} | settings
     overrides = {
         "train.method": method,
         "train.views": views,
         "train.epochs": 1,
         "backbone.image_size": SIZE_PX,
-        "method.hidden_dim": 16,
-        "method.projection_dim": 12,
-        "method.local_views": 2,
+        "method.same_camera_neutral": f"{SAME_CAMERA_S}s",
     }
+    overrides |= {f"method.{name}": value for name, value in settings.items()}
     torch.manual_seed(7)
-    return METHODS[method](tiny_backbone(norm=norm), Config.load(overrides=overrides))
+    backbone = tiny_transformer() if method == "dinov2" else tiny_backbone(norm=norm)
+    return METHODS[method](backbone, Config.load(overrides=overrides), num_identities=NUM_IDENTITIES)
+
+
+def facts_of_samples(num_sources: int) -> tuple[torch.Tensor, Facts]:
+    """Tracklets (B,) and facts (S, B) in which every rule has a case between two workers of half of the samples each.
+
+    Samples 0, 2 and 8 are of one tracklet, and 1 and 9. Samples i and i + 6 are in one frame, with boxes apart for even
+    i (2 and 8 among them: a tracklet that cannot be), nearly equal for odd i. Cameras alternate, a sample every 350 s,
+    the last one by a clock that is not known.
+    """
+    sample = torch.arange(NUM_SAMPLES)
+    tracklet_id = torch.where(sample == 2, 0, sample % 8)
+    source = torch.arange(num_sources).unsqueeze(1)
+    left = torch.where((sample >= 6) & (sample % 2 == 0), 200.0, 10.0) + 3.0 * (sample >= 6) + source
+    top = torch.full_like(left, 20.0)
+    seconds = 1.7e9 + 350.0 * sample.double() + source
+    seconds[:, -1] = torch.nan
+    facts = Facts(
+        detection_id=sample + NUM_SAMPLES * source,
+        frame_key=sample % 6 + 100 * source,
+        xyxy_px=torch.stack([left, top, left + 50, top + 40], dim=-1).float(),
+        camera_id=(sample % 2).expand(num_sources, -1),
+        captured_at_s=seconds,
+    )
+    return tracklet_id, facts
 
 
 def part_of_batch(method, step: int, *, rank: int, num_workers: int) -> Batch:
@@ -44,20 +87,30 @@ def part_of_batch(method, step: int, *, rank: int, num_workers: int) -> Batch:
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     each = NUM_SAMPLES // num_workers
     mine = slice(rank * each, (rank + 1) * each)
-    zeros = torch.zeros(shape[:2], dtype=torch.int64)[:, mine]
-    facts = Facts(zeros, zeros, torch.zeros(*zeros.shape, 4), zeros, zeros.double())
-    crops = Crops(images[:, mine], torch.arange(NUM_SAMPLES)[mine], torch.arange(NUM_SAMPLES)[mine], facts)
+    tracklet_id, facts = facts_of_samples(shape[0])
+    crops = Crops(
+        images=images[:, mine],
+        index=torch.arange(NUM_SAMPLES)[mine],
+        tracklet_id=tracklet_id[mine],
+        facts=Facts(**{name: value[:, mine] for name, value in vars(facts).items()}),
+        labels=torch.arange(NUM_SAMPLES)[mine] % NUM_IDENTITIES,
+    )
     return method.views.batch(crops, seed=0, epoch=0, device=torch.device("cpu"))
 
 
 def train_case(case, *, rank: int, num_workers: int) -> dict[str, torch.Tensor]:
-    """Losses of some steps, the first step's gradients, the last step's weights."""
-    method = share_batchnorm(make_case(*case), num_workers=num_workers)
+    """Losses of some steps, the first step's gradients, the last step's weights.
+
+    The networks are in float64 (losses remain in float32): a bias before a normalisation has a gradient of nothing but
+    rounding, which in float32 is larger than some gradients that count.
+    """
+    method = share_batchnorm(make_case(*case).double(), num_workers=num_workers)
     parallel = DistributedDataParallel(method) if num_workers > 1 else method
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
     out = {}
     for step in range(STEPS):
-        loss = parallel(part_of_batch(method, step, rank=rank, num_workers=num_workers))
+        batch = part_of_batch(method, step, rank=rank, num_workers=num_workers)
+        loss = parallel(replace(batch, views=[view.double() for view in batch.views]))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if step == 0:

@@ -104,7 +104,7 @@ def make_store(root: str, *, num_pairs: int = 96, num_animals: int = 8, size_px:
         ("pairs", PAIRS_DIGEST, pairs, PAIRS),
     ):
         collection = store.collection(stage, digest)
-        collection.begin({"detections": DETECTIONS_DIGEST})
+        collection.begin({"detections": DETECTIONS_DIGEST, "detect": {"crop_padding": 0.1}})
         collection.write(stage, "all", pa.Table.from_pylist(rows, schema=schema))
         collection.done("all", {"rows": len(rows)})
     return store

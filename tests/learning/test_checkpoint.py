@@ -1,8 +1,18 @@
 import logging
 
+import pytest
 import torch
 
-from wildray.learning.checkpoint import KEEP, State, checkpoints, load_newest, remove_temporary, save_checkpoint
+from wildray.errors import ConfigError
+from wildray.learning.checkpoint import (
+    KEEP,
+    Shard,
+    State,
+    checkpoints,
+    load_newest,
+    remove_temporary,
+    save_checkpoint,
+)
 from wildray.store import Store
 
 CPU = torch.device("cpu")
@@ -57,3 +67,76 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
     (run_dir / "checkpoints" / ".step-000000002.pt.abc").write_bytes(b"half")
     remove_temporary(run_dir)
     assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["step-000000001.pt"]
+
+
+class KilledError(Exception):
+    """Stands for a signal that no handler sees."""
+
+
+def killed() -> None:
+    raise KilledError
+
+
+def save_shards(store, run_dir, step: int, *, num_workers: int = 2, strategy: str = "zero2") -> None:
+    """What the workers do, one after the other: the last one first, since worker 0 gives the folder its name."""
+    for rank in reversed(range(num_workers)):
+        state = some_state(step)
+        state.method = {"w": torch.full((3,), 100.0 * step + rank)}
+        save_checkpoint(store, run_dir, state, shard=Shard(strategy, rank, num_workers))
+
+
+def test_every_worker_gets_its_own_part_back(tmp_path):
+    store, run_dir = Store(str(tmp_path)), tmp_path / "models" / "r"
+    for step in (2, 4, 6):
+        save_shards(store, run_dir, step)
+    assert [path.name for path in checkpoints(run_dir)] == ["step-000000006", "step-000000004"][:KEEP]
+    for rank in range(2):
+        state = load_newest(run_dir, CPU, shard=Shard("zero2", rank, 2))
+        assert state is not None
+        assert (state.step, float(state.method["w"][0])) == (6, 600.0 + rank)
+    assert not list((run_dir / "checkpoints").glob(".*"))
+
+
+def test_a_checkpoint_counts_only_when_all_parts_are_there(tmp_path):
+    store, run_dir = Store(str(tmp_path)), tmp_path / "models" / "r"
+    save_shards(store, run_dir, 2)
+    with pytest.raises(KilledError):  # worker 0 wrote its part, and died before the others had theirs
+        save_checkpoint(store, run_dir, some_state(4), shard=Shard("zero2", 0, 2), meet=killed)
+    state = load_newest(run_dir, CPU, shard=Shard("zero2", 0, 2))
+    assert state is not None
+    assert state.step == 2
+    remove_temporary(run_dir)
+    assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["step-000000002"]
+
+
+def test_all_workers_go_back_where_one_cannot_read_its_part(tmp_path):
+    store, run_dir = Store(str(tmp_path)), tmp_path / "models" / "r"
+    save_shards(store, run_dir, 2)
+    save_shards(store, run_dir, 4)
+    (run_dir / "checkpoints" / "step-000000004" / "zero2-1-of-2.pt").write_bytes(b"torn")
+    votes = iter([False, True])  # of both workers: step 4 cannot be read by worker 1
+    state = load_newest(run_dir, CPU, shard=Shard("zero2", 0, 2), agreed=lambda readable: readable and next(votes))
+    assert state is not None
+    assert state.step == 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (None, "is shared out .it holds zero2-0-of-2.pt, zero2-1-of-2.pt., expected one that is whole"),
+        (Shard("zero2", 0, 3), "expected zero2-0-of-3.pt: go on with the --scale.strategy and the --scale.workers"),
+        (Shard("zero3", 1, 2), "expected zero3-1-of-2.pt"),
+    ],
+)
+def test_parts_of_other_workers_or_another_strategy_are_refused(tmp_path, wanted, message):
+    run_dir = tmp_path / "models" / "r"
+    save_shards(Store(str(tmp_path)), run_dir, 2)
+    with pytest.raises(ConfigError, match=message):
+        load_newest(run_dir, CPU, shard=wanted)
+
+
+def test_a_whole_checkpoint_is_no_part(tmp_path):
+    run_dir = tmp_path / "models" / "r"
+    save_checkpoint(Store(str(tmp_path)), run_dir, some_state(1))
+    with pytest.raises(ConfigError, match=r"is whole, .* go on with --scale.strategy ddp"):
+        load_newest(run_dir, CPU, shard=Shard("zero1", 0, 2))

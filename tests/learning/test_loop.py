@@ -5,11 +5,15 @@ import pytest
 import safetensors.torch
 import torch
 from learning_store import PAIRS_DIGEST, make_store, tiny_config
+from test_labels import IMPORT, write_labels
 
 from wildray.errors import StageError
+from wildray.labelled import import_labelled
 from wildray.learning import loop
 from wildray.learning.checkpoint import checkpoints
+from wildray.learning.crops import read_crops
 from wildray.learning.job import Job, Place
+from wildray.learning.methods import METHODS
 
 
 class KilledError(Exception):
@@ -24,33 +28,61 @@ def job_of(store, run, **overrides):
     return Job(tiny_config(**overrides), store, run, PAIRS_DIGEST)
 
 
-@pytest.mark.parametrize(("method", "views"), [("simclr", "temporal"), ("dino", "self")])
-def test_interrupted_at_any_step_and_resumed_equals_uninterrupted(pair_store, monkeypatch, method, views):
-    settings = {"train__method": method, "train__views": views}
-    whole = loop.run_training(job_of(pair_store, "whole", **settings), Place())
-    assert whole.step == 18
-    step = loop.Trainer.step
-    rng = np.random.default_rng(0)
-    for attempt in range(2):
-        deadly = int(rng.integers(3, 7))
+@pytest.fixture(scope="module")
+def both_stores(tmp_path_factory):
+    """A store with pairs and labelled images, that trainings only add runs to, and the digest of the labels."""
+    folder = tmp_path_factory.mktemp("both")
+    store = make_store(str(folder / "store"), num_pairs=50)
+    names = [f"animal{i % 6}" for i in range(50)]
+    return store, import_labelled(store, write_labels(folder / "l", names), **IMPORT).digest
 
-        def step_until(self, loss, *, left=[deadly]):  # noqa: B006 - counts down over calls
-            if not left[0]:
+
+class DeadlyStep:
+    """Stands in for ``Trainer.step``: after so many steps the next one raises."""
+
+    def __init__(self, num_left: int) -> None:
+        self.num_left, self.step = num_left, loop.Trainer.step
+
+    def __get__(self, trainer, kind):
+        def step(batch):
+            if not self.num_left:
                 raise KilledError
-            left[0] -= 1
-            return step(self, loss)
+            self.num_left -= 1
+            self.step(trainer, batch)
 
-        monkeypatch.setattr(loop.Trainer, "step", step_until)
-        with pytest.raises(KilledError):
-            loop.run_training(job_of(pair_store, "parts", **settings), Place())
-        assert not pair_store.path("models", "parts", "backbone.safetensors").exists(), attempt
-    monkeypatch.setattr(loop.Trainer, "step", step)
-    parts = loop.run_training(job_of(pair_store, "parts", **settings), Place())
-    first, second = weights(pair_store, "whole"), weights(pair_store, "parts")
+        return step
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_interrupted_and_resumed_equals_uninterrupted(both_stores, monkeypatch, method):
+    store, labels = both_stores
+    supervised = METHODS[method].supervised
+    settings = {
+        "train__method": method,
+        "train__views": "self" if method == "dino" else "temporal",
+        "train__epochs": 2,
+        "train__labels": labels if supervised else None,
+        "backbone__name": "test_vit" if method == "dinov2" else "test_resnet",
+    }
+    config = tiny_config(**settings)
+    jobs = {run: Job(config, store, f"{method}-{run}", labels if supervised else PAIRS_DIGEST) for run in ("a", "b")}
+    whole = loop.run_training(jobs["a"], Place())
+    assert whole.step == 6
+    for num_steps in (3, 2):  # in the middle of both epochs; a checkpoint is written every two steps
+        with monkeypatch.context() as patch:
+            patch.setattr(loop.Trainer, "step", DeadlyStep(num_steps))
+            with pytest.raises(KilledError):
+                loop.run_training(jobs["b"], Place())
+    assert not (jobs["b"].run_dir / "backbone.safetensors").exists()
+    parts = loop.run_training(jobs["b"], Place())
+    first, second = (weights(store, job.run) for job in jobs.values())
     assert all(torch.equal(first[key], second[key]) for key in first)
+    ends = [torch.load(checkpoints(job.run_dir)[0], weights_only=True)["method"] for job in jobs.values()]
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
     for one, other in zip(whole.history, parts.history, strict=True):
-        assert one["loss"] == other["loss"]
-        assert one["embedding_rank"] == other["embedding_rank"]
+        for key in ("loss", "gradient_norm", "embedding_rank", "alignment", "uniformity"):
+            assert one[key] == other[key]
 
 
 def test_a_run_leaves_weights_history_result_and_two_checkpoints(pair_store):
@@ -66,8 +98,8 @@ def test_a_run_leaves_weights_history_result_and_two_checkpoints(pair_store):
     assert [epoch["epoch"] for epoch in history] == [1, 2, 3]
     assert history == state.history == seen
     assert all(epoch["mAP"] == 0.25 for epoch in history)
-    wanted = {"loss", "learning_rate", "embedding_rank", "embedding_std", "images_per_s", "seconds", "cmc_1"}
-    assert wanted <= history[0].keys()
+    measured = {"embedding_rank", "embedding_std", "alignment", "uniformity", "cmc_1"}
+    assert measured | {"loss", "gradient_norm", "learning_rate", "images_per_s", "seconds"} <= history[0].keys()
     assert history[-1]["learning_rate"] == 0
     result = json.loads((job.run_dir / "result.json").read_text())
     assert (result["epochs"], result["num_steps"]) == (3, 18)
@@ -95,15 +127,54 @@ def test_measuring_does_not_change_training(pair_store):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_a_loss_that_is_not_finite_ends_training_before_the_weights_change(pair_store, monkeypatch):
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_loss_or_gradient_that_is_not_finite_ends_training_before_the_weights_change(pair_store, monkeypatch, what):
     job = job_of(pair_store, "nan")
     trainer = loop.Trainer(job, Place(), None)
+    job.run_dir.mkdir(parents=True)
     before = {name: value.clone() for name, value in trainer.method.state_dict().items()}
-    bad = next(p for p in trainer.method.parameters() if p.requires_grad).sum() * float("nan")
-    with pytest.raises(StageError, match="learning_rate"):
-        trainer.step(bad)
+    weight = next(p for p in trainer.method.parameters() if p.requires_grad)
+
+    def forward(batch):
+        # the root's slope is infinite at 0, its value is not
+        return weight.sum() * float("nan") if what == "loss" else (weight * 0).abs().sqrt().sum()
+
+    monkeypatch.setattr(trainer.method, "forward", forward)
+    crops = read_crops(trainer.cache, trainer.samples, np.arange(16), seed=0, epoch=0, num_sources=2)
+    batch = trainer.method.views.batch(crops, seed=0, epoch=0, device=torch.device("cpu"))
+    with pytest.raises(StageError, match=r"learning_rate") as caught:
+        trainer.step(batch)
     assert trainer.state.step == 0
     assert all(torch.equal(before[name], value) for name, value in trainer.method.state_dict().items())
+    written = json.loads((job.run_dir / ".nonfinite.json").read_text())
+    assert sorted(written["detection_ids"]) == sorted(trainer.samples.detection_id[:16].flatten().tolist())
+    assert written["step"] == 1
+    assert all(str(number) in str(caught.value) for number in written["detection_ids"][:4])
+    trainer.cache.close()
+
+
+def test_accumulation_recomputing_and_compiling_train(pair_store):
+    plain = loop.run_training(job_of(pair_store, "plain", train__epochs=1), Place())
+    again = loop.run_training(job_of(pair_store, "again", train__epochs=1, train__recompute=True), Place())
+    parts = loop.run_training(job_of(pair_store, "parts", train__epochs=1, train__accumulate=2), Place())
+    assert plain.step == again.step == parts.step == 6
+    # recomputed activations are the same, up to a batch normalisation's running mean
+    assert again.history[0]["loss"] == pytest.approx(plain.history[0]["loss"], rel=1e-5)
+    assert parts.history[0]["loss"] != plain.history[0]["loss"]
+    first, second = weights(pair_store, "plain"), weights(pair_store, "again")
+    trained = [key for key in first if "running" not in key and "num_batches" not in key]
+    for key in trained:
+        torch.testing.assert_close(first[key], second[key], atol=1e-4, rtol=1e-3)
+
+
+def test_compiling_concerns_the_backbone_and_keeps_its_names(pair_store, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, *args, **kwargs: compiled.append(type(self).__name__))
+    loop.run_training(job_of(pair_store, "c", train__epochs=1, train__compile=True), Place())
+    assert compiled == ["Backbone"]
+    assert set(weights(pair_store, "c")) == set(
+        loop.Trainer(job_of(pair_store, "d"), Place(), None).method.backbone.net.state_dict()
+    )
 
 
 def test_bf16_and_balanced_batches_and_the_stock_recipe_run(pair_store):

@@ -8,6 +8,7 @@ from torch import nn
 from wildray.config import Config, TrainConfig
 from wildray.errors import StageError
 from wildray.learning.job import make_method, num_batches, recipe_of, takes_bf16
+from wildray.learning.methods import METHODS
 from wildray.learning.optim import Recipe, learning_rate_at, make_optimizer, peak_learning_rate
 
 
@@ -61,6 +62,34 @@ def test_every_recipe_makes_a_step():
         assert not torch.equal(before, network.weight)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("recipe", ["adamw", "stock"])
+def test_both_recipes_of_every_method_make_a_step_that_leaves_frozen_weights(method, recipe):
+    config = Config.load(
+        overrides={"train.method": method, "train.recipe": recipe, "train.freeze_patches": True}
+        | {"backbone.name": "test_vit", "backbone.image_size": 32}
+        | {"method.hidden_dim": 16, "method.projection_dim": 16, "method.local_views": 0}
+    )
+    network = make_method(config, num_identities=3)
+    chosen = recipe_of(network, config)
+    assert chosen is (network.recipe if recipe == "adamw" else network.stock_recipe)
+    if recipe == "adamw":
+        assert chosen.optimizer == "adamw"
+    optimizer = make_optimizer(network, chosen, config.train)
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    frozen = dict(network.backbone.net.patch_embed.named_parameters())
+    assert not held & {id(p) for p in frozen.values()}
+    assert held == {id(p) for p in network.parameters() if p.requires_grad}
+    before = {name: p.clone() for name, p in network.named_parameters()}
+    for p in network.parameters():
+        if p.requires_grad:
+            p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert all(torch.isfinite(p).all() for p in network.parameters())
+    for name, p in network.named_parameters():
+        assert torch.equal(p, before[name]) is not p.requires_grad, name
+
+
 def test_bf16_is_taken_where_asked_for_or_native():
     device = torch.device("cpu")
     assert takes_bf16("bf16", device)
@@ -70,6 +99,7 @@ def test_bf16_is_taken_where_asked_for_or_native():
 
 
 def test_too_few_pairs_for_a_batch():
-    assert num_batches(129, 64) == 2
+    train = TrainConfig(batch_size=64)
+    assert num_batches(129, train) == 2
     with pytest.raises(StageError, match="63 pairs do not fill a batch of 64"):
-        num_batches(63, 64)
+        num_batches(63, train)

@@ -14,7 +14,8 @@ import torch
 from learning_store import DETECTIONS_DIGEST, PAIRS_DIGEST, make_store, tiny_config
 
 from wildray.errors import ConfigError, StageError
-from wildray.learning.train import _interruptible, cpu_share, pretrain
+from wildray.learning.placing import check_shares, cpu_share, place_workers
+from wildray.learning.train import _interruptible, pretrain
 from wildray.schema import DETECTIONS, PAIRS
 
 
@@ -70,6 +71,38 @@ def test_more_workers_than_cpus_are_refused_unless_they_are_to_share():
     assert cpu_share([2.0], 20, asked=0.1) == 0.1
     with pytest.raises(ConfigError, match="at most 20"):
         cpu_share([2.0], 21, asked=0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"workers": 3}, "over 3 workers .scale.workers.: take --train.batch-size 15 or 18"),
+        ({"workers": 4, "scale__min_workers": 2}, "evenly over 3 workers, and scale.min_workers 2 to scale.workers 4"),
+        ({"workers": 7, "scale__min_workers": 1}, "evenly over 3, 5, 6, 7 workers"),
+        ({"workers": 2, "scale__min_workers": 3}, "min_workers: got 3, expected at most scale.workers, which is 2"),
+        ({"workers": 2, "scale__min_workers": 1, "scale__cpus_per_worker": 0.5}, "need whole CPUs"),
+        ({"workers": 2, "train__accumulate": 16}, "in 16 parts .train.accumulate.: take --train.batch-size 32"),
+    ],
+)
+def test_worker_counts_that_do_not_share_a_batch_evenly_are_named(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        check_shares(tiny_config(**settings))
+    check_shares(tiny_config(workers=2, scale__min_workers=1, train__accumulate=8))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "settings", "expected"),
+    [
+        ([{"CPU": 2}], {"workers": 1}, (1, False, {"CPU": 2})),
+        ([{"CPU": 8}], {"workers": 4, "scale__min_workers": 1}, ((1, 4), False, {"CPU": 2})),
+        ([{"CPU": 2}], {"workers": 4, "scale__min_workers": 1}, ((1, 4), False, {"CPU": 1})),
+        ([{"CPU": 16, "GPU": 2}], {"workers": 4, "scale__min_workers": 2}, ((2, 4), True, {"CPU": 8, "GPU": 1})),
+        ([{"CPU": 16, "GPU": 2}], {"workers": 4}, (4, False, {"CPU": 4})),
+    ],
+)
+def test_ray_is_asked_for_what_is_there(nodes, settings, expected):
+    placement = place_workers(tiny_config(**settings), nodes)
+    assert (placement.workers, placement.use_gpu, placement.resources) == expected
 
 
 @pytest.fixture

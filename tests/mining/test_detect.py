@@ -6,6 +6,7 @@ import shutil
 import av
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -88,6 +89,8 @@ def test_what_moves_is_found_cropped_and_addressed(store, footage):
         left = 5 + 3 * row["frame_index"]
         assert row["x1_px"] < left + 15 < row["x2_px"], row
         assert reader.image(row["crop_pack"], row["crop_row"]).mean() > 120, "the crop shows the bright square"
+        behind = reader.background(row["crop_pack"], row["crop_row"])
+        assert 85 < behind.mean() < 95, "the scene behind it, without the square"
         assert row["motion"] > 0.3
 
 
@@ -226,6 +229,12 @@ def test_purged_media_leave_no_crop_and_are_not_cropped_again(store, footage):
             assert (row["crop_pack"] is None) == (row["media_id"] == medium)
             if row["crop_pack"]:
                 assert reader.image(row["crop_pack"], row["crop_row"]).size
+    for path in store.path("crops").rglob("*.arrow"):
+        with pa.OSFile(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+        assert all(
+            bool(crop) == (behind is not None) for _, crop, behind in zip(*table.to_pydict().values(), strict=True)
+        )
     kept = sum(len(b) for p in store.path("crops").rglob("*.arrow") for b in [p.read_bytes()])
     assert kept > 0
     with pytest.raises(DataError, match="holds no medium"):

@@ -63,17 +63,22 @@ def mine(arguments: argparse.Namespace) -> object:
 
 
 def pretrain(arguments: argparse.Namespace) -> object:
-    """Train a backbone on the mined pairs, without labels.
+    """Train a backbone on the mined pairs, or, with --train.labels, on labelled images.
 
     Stopped at any moment, the same command goes on from the last checkpoint. With --data, mAP on the labelled images is
-    measured as training goes on.
+    measured as training goes on. Supervised methods (arcface, triplet, supcon) need --train.labels; label-free ones may
+    train on it too, with --train.views self. None of its individuals may be among those of --data.
     """
     from wildray.labelled import newest_labelled
+    from wildray.learning.labels import check_unseen, with_imported_labels
     from wildray.learning.train import pretrain as run_stage
     from wildray.retrieval.probe import make_probe
 
-    config, store = _ready(arguments)
+    config, store = _ready(arguments, create=config_of(arguments).train.labels is not None)
+    config = with_imported_labels(config, store)
     data = import_data(config, store, arguments.data) if arguments.data else newest_labelled(store)
+    if config.train.labels is not None and data is not None:
+        check_unseen(store, trained=config.train.labels, evaluated=data)
     probe = None if data is None else make_probe(config, store, data)
     return show(arguments, run_stage(config, store, run=arguments.run_name, probe=probe))
 

@@ -42,6 +42,7 @@ EXAMPLES = {
     "pretrain": (
         "wildray pretrain --store work --run tiny --train.method simclr --backbone.name vit_tiny_patch16_224",
         "wildray pretrain --store work --run small --backbone.name resnet18 --backbone.image-size 64 --train.epochs 20",
+        "wildray pretrain --store work --run named --train.method arcface --train.labels known.csv --data others.csv",
     ),
     "embed": ("wildray embed --store work --run tiny --data metadata.csv",),
     "evaluate": (

@@ -43,10 +43,15 @@ class Crops:
 
     Attributes:
         images: (S, B, 3, P, P) uint8 RGB.
-        index: (B,) int64 rows of the pairs table, from which the random numbers of augmentation come.
+        index: (B,) int64 rows of the table, plus a multiple of its length where a row comes again in an epoch; the
+            random numbers of augmentation come from it.
         tracklet_id: (B,) int64, equal where pairs join the crops: surely the same animal.
         facts: Of each source.
         labels: (B,) int64 identities from 0, or None without labels.
+        box: (S, B, 4) float32 corners of the animal's box in shares of the crop's sides.
+        background: (S, B, 3, P, P) uint8, the clip's background at the crop's place; None where no view wants it.
+        has_background: (S, B) bool, where it is known; None as above.
+        scenery: (S, B, 3, P, P) uint8, a background of another camera; None where no view wants it.
     """
 
     images: Tensor
@@ -54,6 +59,10 @@ class Crops:
     tracklet_id: Tensor
     facts: Facts
     labels: Tensor | None = None
+    box: Tensor | None = None
+    background: Tensor | None = None
+    has_background: Tensor | None = None
+    scenery: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -65,14 +74,35 @@ class Batch:
         labels: (B,) int64 identities from 0, or None without labels.
         tracklet_id: (B,) int64.
         facts: Of each view.
+        seeds: (B,) int64 on the host, of what a method draws at random for a sample: a function of the run's seed, the
+            epoch and ``Crops.index`` alone, as the views are.
     """
 
     views: list[Tensor]
     labels: Tensor | None
     tracklet_id: Tensor
     facts: Facts
+    seeds: Tensor
 
     @property
     def num_samples(self) -> int:
         """B."""
         return len(self.tracklet_id)
+
+    def split(self, num_parts: int) -> list[Batch]:
+        """The batch in equal parts, in order; ``num_parts`` divides B."""
+        if num_parts == 1:
+            return [self]
+        each = self.num_samples // num_parts
+        assert each * num_parts == self.num_samples, f"{self.num_samples} samples in {num_parts} parts"
+        return [self._rows(slice(begin, begin + each)) for begin in range(0, self.num_samples, each)]
+
+    def _rows(self, rows: slice) -> Batch:
+        of_facts = {field.name: getattr(self.facts, field.name)[:, rows] for field in fields(self.facts)}
+        return Batch(
+            views=[view[rows] for view in self.views],
+            labels=None if self.labels is None else self.labels[rows],
+            tracklet_id=self.tracklet_id[rows],
+            facts=Facts(**of_facts),
+            seeds=self.seeds[rows],
+        )

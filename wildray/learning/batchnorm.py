@@ -49,7 +49,7 @@ class SharedBatchNorm(nn.Module):
             return self._after(out)
         dims = [0, *range(2, x.ndim)]
         shape = [1, -1] + [1] * (x.ndim - 2)
-        wide = x.float()
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # float64 stays, bfloat16 is widened
         mean = _sum_over_workers(wide.mean(dims)) / self.num_workers
         centred = wide - mean.view(shape)
         var = _sum_over_workers(centred.square().mean(dims)) / self.num_workers

@@ -32,10 +32,18 @@ class Follower:
         run_dir: The run's folder.
         on_epoch: Called once with each new epoch's flat metrics.
         num_known: Epochs that were finished before, and of which nothing is said.
+        method: Name of the method, for what is said of a collapse.
     """
 
-    def __init__(self, run_dir: Path, on_epoch: Callable[[Mapping[str, float]], None], *, num_known: int = 0) -> None:
-        self._run_dir, self._on_epoch, self._num_seen = run_dir, on_epoch, num_known
+    def __init__(
+        self,
+        run_dir: Path,
+        on_epoch: Callable[[Mapping[str, float]], None],
+        *,
+        num_known: int = 0,
+        method: str | None = None,
+    ) -> None:
+        self._run_dir, self._on_epoch, self._num_seen, self._method = run_dir, on_epoch, num_known, method
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="follow", daemon=True)
         self._bar = Progress(
@@ -82,7 +90,7 @@ class Follower:
         for metrics in history[self._num_seen :]:
             self._num_seen += 1
             logger.info("epoch %s", epoch_line(metrics))
-            warning = collapse_warning(metrics)
+            warning = collapse_warning(metrics, method=self._method)
             if warning:
                 logger.warning("epoch %d: %s", metrics["epoch"], warning)
             self._on_epoch(metrics)

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from lightly.models.modules import heads
 from lightly.models.utils import update_momentum
 from torch import Tensor, nn
+
+Part = TypeVar("Part", bound=nn.Module)
 
 
 def simclr_head(input_dim: int, *, hidden_dim: int, output_dim: int) -> nn.Sequential:
@@ -32,9 +36,27 @@ def simclr_head(input_dim: int, *, hidden_dim: int, output_dim: int) -> nn.Seque
     )
 
 
+def moco_head(input_dim: int, *, hidden_dim: int, output_dim: int, num_layers: int) -> heads.MoCoProjectionHead:
+    """Layers with batch normalisation after each (arXiv 2104.02057, section 5): three project, two predict."""
+    return heads.MoCoProjectionHead(input_dim, hidden_dim, output_dim, num_layers=num_layers, batch_norm=True)
+
+
 def dino_head(input_dim: int, *, hidden_dim: int, output_dim: int, batch_norm: bool) -> heads.DINOProjectionHead:
     """Three layers, a bottleneck of 256 of unit length, and weight-normalised prototypes (arXiv 2104.14294)."""
     return heads.DINOProjectionHead(input_dim, hidden_dim, 256, output_dim, batch_norm=batch_norm)
+
+
+def hold_still(layer: nn.Module, *, while_true: Callable[[], bool]) -> None:
+    """Give a layer's weights gradients of 0 as long as the condition holds in the backward pass."""
+
+    # a hook, and not requires_grad, which may not change under DistributedDataParallel
+    def held(gradient: Tensor) -> Tensor:
+        return torch.zeros_like(gradient) if while_true() else gradient
+
+    for parameter in layer.parameters():
+        if parameter.requires_grad:
+            register: Callable[[Callable[[Tensor], Tensor]], object] = parameter.register_hook
+            register(held)
 
 
 class Teacher(nn.Module):
@@ -42,15 +64,27 @@ class Teacher(nn.Module):
 
     Args:
         network: What is followed; its weights at this moment are the teacher's.
-        momentum: Share of the teacher's weights kept in a step at the start of training; rises to 1 with a cosine.
+        momentum: Share m of the teacher's weights kept in a step at the start of training; rises to 1 with a cosine.
+        memory: The teacher is about the mean of the last 1 / (1 - m) networks; where those are more than this share of
+            the run, m is lowered until they are not: a teacher too slow for a short run stays near its random start.
+            None keeps m.
+
+    Attributes:
+        progress: Share of training () that was done at the last ``follow``.
+        num_steps: How often () it has followed.
     """
 
-    def __init__(self, network: nn.Module, *, momentum: float) -> None:
+    progress: Tensor
+    num_steps: Tensor
+
+    def __init__(self, network: nn.Module, *, momentum: float, memory: float | None = None) -> None:
         super().__init__()
         with torch.no_grad():
             self.network = copy.deepcopy(_without_derived(network))
         self.network.requires_grad_(False)
-        self.momentum = momentum
+        self.momentum, self.memory = momentum, memory
+        self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("num_steps", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -59,6 +93,11 @@ class Teacher(nn.Module):
         assert isinstance(out, Tensor)
         return out
 
+    def part(self, kind: type[Part]) -> Part:
+        """The teacher's copy of the only module of a kind, for methods that want more than ``forward`` gives."""
+        (found,) = (module for module in self.network.modules() if isinstance(module, kind))
+        return found
+
     def follow(self, network: nn.Module, progress: float) -> None:
         """Move towards the network's weights.
 
@@ -66,8 +105,12 @@ class Teacher(nn.Module):
             network: What is followed.
             progress: Share of training that is done, in [0, 1].
         """
-        momentum = 1 - (1 - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
-        update_momentum(network, self.network, m=momentum)
+        moved = 1 - self.momentum
+        if self.memory is not None:
+            moved = max(moved, min(1.0, (progress - float(self.progress)) / self.memory))
+        update_momentum(network, self.network, m=1 - moved * (math.cos(math.pi * progress) + 1) / 2)
+        self.progress.fill_(progress)
+        self.num_steps += 1
 
 
 def _without_derived(network: nn.Module) -> nn.Module:

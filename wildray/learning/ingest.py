@@ -1,28 +1,135 @@
 """Batches of crops, ahead of the training step.
 
-In: pairs, the order of an epoch, the first step. Out: this worker's ``Crops``, step by step, in the order of
-``order.epoch_order``, beginning at any step. Ray Data would balance decoding over nodes, but cannot resume within an
-epoch.
+In: samples, the order of an epoch, the first step. Out: this worker's ``Crops``, step by step, in the order of
+``epoch_batches``, beginning at any step. Decoding is by this process's threads (``load_ahead``), or by Ray Data on any
+node (``ray_ingest``): the same batches either way.
 """
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from wildray.config import Config
+from wildray.errors import ConfigError
 from wildray.learning.batch import Crops
 from wildray.learning.crops import CropCache, read_crops
-from wildray.learning.order import Int64, worker_slice
-from wildray.learning.pairs import PairTable
+from wildray.learning.job import Job, Place, num_batches
+from wildray.learning.labels import identity_order, num_groups, read_labels
+from wildray.learning.methods import Method
+from wildray.learning.order import Int64, epoch_order, worker_slice
+from wildray.learning.pairs import Samples, count_pairs
+from wildray.store import Store
 
 AHEAD = 4
 """Batches that wait for the training step."""
 
 
+def check_labels(config: Config, kind: type[Method]) -> None:
+    """Refuse settings of labels that do not go together.
+
+    Raises:
+        ConfigError: A supervised method has no labels, labels come with pairs, or a label-free method is to see two
+            crops of a labelled image.
+    """
+    train = config.train
+    if kind.supervised and train.labels is None:
+        raise ConfigError(
+            f"train.method {train.method} is supervised: give it labelled images, --train.labels metadata.csv "
+            f"(columns image_id, identity, path), or take a label-free method such as simclr."
+        )
+    if train.labels is not None and train.pairs is not None:
+        raise ConfigError("train.labels and train.pairs are both given: training is on the one or the other.")
+    if train.labels is not None and not kind.supervised and train.views != "self":
+        raise ConfigError(
+            f"train.views {train.views}: labelled images are no pairs, a label-free method makes both views of one "
+            f"image: give --train.views self."
+        )
+
+
+def check_samples(config: Config, store: Store, digest: str, kind: type[Method]) -> None:
+    """Refuse, before a run is begun, data that make no batch.
+
+    Raises:
+        ConfigError: The batch cannot be shared out over individuals.
+        StageError: There are too few pairs or images, or pairs have no crops.
+        DataError: No labelled image has an identity.
+    """
+    train = config.train
+    if train.labels is None:
+        num_batches(count_pairs(store, digest), train)
+        return
+    samples = read_labels(store, digest)
+    if kind.supervised:
+        num_groups(len(samples.identities), batch_size=train.batch_size, images_per_identity=train.images_per_identity)
+    num_batches(len(samples), train)
+
+
+def epoch_batches(samples: Samples, config: Config, kind: type[Method], *, epoch: int) -> Int64:
+    """Sample numbers of every batch of an epoch, for all workers together: (steps, batch_size) int64.
+
+    Supervised methods get P x K batches. The others see every sample once, those with negatives in batches in which
+    animals of one frame meet (``method.same_frame_negatives``).
+    """
+    train = config.train
+    if kind.supervised:
+        assert samples.labels is not None
+        return identity_order(
+            samples.labels,
+            seed=train.seed,
+            epoch=epoch,
+            batch_size=train.batch_size,
+            images_per_identity=train.images_per_identity,
+        )
+    together = kind.negatives and config.method.same_frame_negatives
+    return epoch_order(
+        samples.pack[samples.crop[:, 0]],
+        samples.camera_id if train.balance == "camera" else None,
+        unit=samples.frame_key[:, 0] if together else None,
+        seed=train.seed,
+        epoch=epoch,
+        batch_size=train.batch_size,
+        window_packs=train.window_packs,
+    )
+
+
+def load(
+    job: Job, place: Place, cache: CropCache, samples: Samples, *, epoch: int, first_step: int, method: Method
+) -> Iterator[Crops]:
+    """A worker's batches of an epoch from ``first_step`` on, decoded where ``train.ingest`` says.
+
+    Args:
+        job: What is trained.
+        place: Which worker this is.
+        cache: Decodes crops in this process; for ``native``.
+        samples: What is trained on.
+        epoch: From 0.
+        first_step: Where to begin.
+        method: For whom.
+    """
+    order = epoch_batches(samples, job.config, type(method), epoch=epoch)
+    if job.config.train.ingest == "native":
+        read: Callable[..., Iterator[Crops]] = functools.partial(load_ahead, cache, samples)
+    else:
+        from wildray.learning.ray_ingest import Source, load_through_ray
+
+        read = functools.partial(load_through_ray, Source(job.config, job.store, job.pairs))
+    return read(
+        order,
+        seed=job.config.train.seed,
+        epoch=epoch,
+        first_step=first_step,
+        num_sources=method.views.num_sources,
+        rank=place.rank,
+        num_workers=place.num_workers,
+    )
+
+
 def load_ahead(
     cache: CropCache,
-    pairs: PairTable,
+    samples: Samples,
     order: Int64,
     *,
     seed: int,
@@ -47,9 +154,9 @@ def load_ahead(
 
     def read() -> None:
         try:
-            for rows in order[first_step:]:
-                mine = worker_slice(rows, rank=rank, num_workers=num_workers)
-                if not put(read_crops(cache, pairs, mine, seed=seed, epoch=epoch, num_sources=num_sources)):
+            for numbers in order[first_step:]:
+                mine = worker_slice(numbers, rank=rank, num_workers=num_workers)
+                if not put(read_crops(cache, samples, mine, seed=seed, epoch=epoch, num_sources=num_sources)):
                     return
         except Exception as error:  # raised again by the training thread
             put(error)

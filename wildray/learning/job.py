@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from wildray.config import Config
+from wildray.config import Config, TrainConfig
 from wildray.errors import StageError
-from wildray.learning.backbone import Backbone, load_backbone
+from wildray.learning.backbone import Backbone, first_backbone, load_backbone
 from wildray.learning.methods import Method, method_class
 from wildray.learning.optim import Recipe
 from wildray.schema import hash64
@@ -32,7 +32,7 @@ class Job:
         config: The whole configuration.
         store: Where everything lies.
         run: Name of the run.
-        pairs: Digest of the pairs.
+        pairs: Digest of the pairs, or of the labelled images that are trained on in their place (``train.labels``).
     """
 
     config: Config
@@ -71,10 +71,15 @@ def seed_of(*parts: object) -> int:
 def make_method(config: Config, *, num_identities: int = 0) -> Method:
     """The method that a configuration names, with its backbone, from the seed; supervised ones are told of how many."""
     kind = method_class(config.train.method)
-    backbone = load_backbone(config.backbone, seed=config.train.seed)
+    backbone = first_backbone(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("heads", config.train.seed))
         return kind(backbone, config, num_identities=num_identities)
+
+
+def empty_backbone(config: Config) -> Backbone:
+    """A backbone of the configured shape, for weights to be put into."""
+    return load_backbone(config.backbone.model_copy(update={"weights": "none"}))
 
 
 def takes_bf16(precision: str, device: torch.device) -> bool:
@@ -92,10 +97,11 @@ def recipe_of(method: Method, config: Config) -> Recipe:
     return method.recipe if config.train.recipe == "adamw" else method.stock_recipe
 
 
-def num_batches(num_pairs: int, batch_size: int) -> int:
-    """Batches in an epoch; StageError where the pairs do not fill one."""
-    if num_pairs < batch_size:
+def num_batches(num_samples: int, train: TrainConfig) -> int:
+    """Batches in an epoch; StageError where the pairs, or labelled images, do not fill one."""
+    if num_samples < train.batch_size:
+        what, remedy = ("pairs", "mine more pairs") if train.labels is None else ("labelled images", "give more images")
         raise StageError(
-            f"{num_pairs} pairs do not fill a batch of {batch_size}: lower train.batch_size, or mine more pairs."
+            f"{num_samples} {what} do not fill a batch of {train.batch_size}: lower train.batch_size, or {remedy}."
         )
-    return num_pairs // batch_size
+    return num_samples // train.batch_size

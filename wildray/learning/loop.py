@@ -18,24 +18,22 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from wildray.errors import StageError
+from wildray.learning.batch import Batch
 from wildray.learning.batchnorm import share_batchnorm
 from wildray.learning.checkpoint import State, load_newest, remove_temporary, save_checkpoint
-from wildray.learning.crops import MARGIN, CropCache
-from wildray.learning.ingest import load_ahead
-from wildray.learning.job import Job, Place, Probe, make_method, num_batches, recipe_of, seed_of, takes_bf16
-from wildray.learning.monitor import spread
+from wildray.learning.crops import open_cache
+from wildray.learning.ingest import load
+from wildray.learning.job import Job, Place, Probe, make_method, num_batches, recipe_of, seed_of
+from wildray.learning.labels import read_samples
+from wildray.learning.monitor import health, monitored_crops
 from wildray.learning.optim import learning_rate_at, make_optimizer, peak_learning_rate
-from wildray.learning.order import Int64, epoch_order
-from wildray.learning.pairs import read_pairs
+from wildray.learning.order import Int64
+from wildray.learning.records import nonfinite_error, write_progress
+from wildray.learning.strategy import all_agree, make_strategy, shard_of
 
 logger = logging.getLogger(__name__)
 
-NUM_MONITORED = 256
-"""Crops over which rank and spread are measured: more than the rank of anything trained for an hour, and a second."""
 PROGRESS_EVERY_S = 1.0
 
 
@@ -52,88 +50,69 @@ class Trainer:
         self.job, self.place, self.probe, self.train_config = job, place, probe, job.config.train
         torch.set_num_threads(place.threads)
         torch.use_deterministic_algorithms(True, warn_only=True)
-        self.method = make_method(job.config)
+        self.samples = read_samples(job.config, job.store, job.pairs)
+        self.method = make_method(job.config, num_identities=len(self.samples.identities))
         share_batchnorm(self.method, num_workers=place.num_workers)
         self.method.to(place.device)
         recipe = recipe_of(self.method, job.config)
         self.peak = peak_learning_rate(recipe, self.train_config)
         self.optimizer = make_optimizer(self.method, recipe, self.train_config)
-        self.state = load_newest(job.run_dir, place.device) or State()
-        if self.state.step:
-            self.method.load_state_dict(self.state.method)
-            self.optimizer.load_state_dict(self.state.optimizer)
-            logger.info("run %s goes on from step %d, epoch %d", job.run, self.state.step, self.state.epoch + 1)
-        self.parallel: nn.Module = self.method
-        if place.num_workers > 1:
-            on_gpu = [place.device] if place.device.type == "cuda" else None
-            self.parallel = DistributedDataParallel(self.method, device_ids=on_gpu)
-        self.pairs = read_pairs(job.store, job.pairs)
-        self.cache = CropCache(
-            job.store,
-            self.pairs,
-            side_px=math.ceil(MARGIN * job.config.backbone.image_size),
-            cache_bytes=self.train_config.cache_mb * 1024 * 1024,
-            threads=place.threads,
+        found = load_newest(
+            job.run_dir,
+            place.device,
+            shard=shard_of(job.config, place),
+            agreed=lambda readable: all_agree(readable, place),
         )
-        self.steps_per_epoch = num_batches(len(self.pairs), self.train_config.batch_size)
+        self.state = found or State()
+        self.strategy = make_strategy(self.method, self.optimizer, config=job.config, place=place, state=self.state)
+        self.state.method, self.state.optimizer = {}, {}  # else the weights stay in memory twice
+        if self.train_config.recompute:
+            self.method.backbone.recompute()
+        if self.train_config.compile:
+            self.method.backbone.compile()  # in place: the state dict keeps its names
+        if found is not None:
+            logger.info("run %s goes on from step %d, epoch %d", job.run, self.state.step, self.state.epoch + 1)
+        cache_bytes = self.train_config.cache_mb * 1024 * 1024
+        self.cache = open_cache(job.config, job.store, self.samples, cache_bytes=cache_bytes, threads=place.threads)
+        self.steps_per_epoch = num_batches(len(self.samples), self.train_config)
         self.num_steps = self.steps_per_epoch * self.train_config.epochs
-        self.bf16 = takes_bf16(self.train_config.precision, place.device)
         self._last_progress_s = 0.0
 
-    def step(self, loss: Tensor) -> float:
-        """One optimiser step; returns the loss averaged over workers.
+    def step(self, batch: Batch) -> None:
+        """One optimiser step over this worker's part of a batch.
 
         Raises:
             StageError: The loss or the gradient is not finite: raised on every worker, before the weights change.
         """
         state, train = self.state, self.train_config
-        mean_loss = loss.detach().double()
-        if self.place.num_workers > 1:
-            dist.all_reduce(mean_loss)
-            mean_loss /= self.place.num_workers
-        value = float(mean_loss)
         rate = learning_rate_at(state.step, self.num_steps, peak=self.peak, warmup=train.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        norm = math.nan
-        if math.isfinite(value):
-            torch.autograd.backward(loss)
-            norm = float(nn.utils.clip_grad_norm_(self.method.parameters(), train.clip_norm))
+        parts = batch.split(train.accumulate)
+        total = torch.zeros((), dtype=torch.float64, device=self.place.device)
+        for number, part in enumerate(parts, start=1):
+            total += self.strategy.backward(part, num_parts=len(parts), last=number == len(parts))
+        if self.place.num_workers > 1:
+            dist.all_reduce(total)
+        loss = float(total) / (len(parts) * self.place.num_workers)
+        norm = self.strategy.step(clip_norm=train.clip_norm) if math.isfinite(loss) else math.nan
         if not math.isfinite(norm):
-            raise StageError(
-                f"The loss became {value} with a gradient norm of {norm} at step {state.step + 1} of run "
-                f"{self.job.run} (learning rate {rate:.2g}). Begin another --run with a lower train.learning_rate "
-                f"(now {self.peak:.2g}), or with train.precision fp32."
-            )
-        self.optimizer.step()
+            raise nonfinite_error(self.job, self.place, batch, step=state.step + 1, loss=loss, norm=norm, rate=rate)
         state.step += 1
-        self.method.after_step(state.step / self.num_steps)
-        return value
+        state.epoch_loss += loss
+        state.epoch_norm += norm
+        self.strategy.after_step(state.step / self.num_steps)
 
     def run_epoch(self) -> None:
         """Train to the end of the epoch that is under way."""
         state, train, place = self.state, self.train_config, self.place
-        order = self.epoch_rows(state.epoch)
-        crops_ahead = load_ahead(
-            self.cache,
-            self.pairs,
-            order,
-            seed=train.seed,
-            epoch=state.epoch,
-            first_step=state.epoch_step,
-            num_sources=self.method.views.num_sources,
-            rank=place.rank,
-            num_workers=place.num_workers,
-        )
-        self.parallel.train()
+        begin = {"epoch": state.epoch, "first_step": state.epoch_step}
+        crops_ahead = load(self.job, place, self.cache, self.samples, method=self.method, **begin)
+        self.method.train()
         began = time.monotonic()
         for crops in crops_ahead:
             torch.manual_seed(seed_of("step", train.seed, state.step, place.rank))
-            batch = self.method.views.batch(crops, seed=train.seed, epoch=state.epoch, device=place.device)
-            with torch.autocast(place.device.type, torch.bfloat16, enabled=self.bf16):
-                loss = self.parallel(batch)
-            state.epoch_loss += self.step(loss)
+            self.step(self.method.views.batch(crops, seed=train.seed, epoch=state.epoch, device=place.device))
             state.epoch_step += 1
             now = time.monotonic()
             state.epoch_s, began = state.epoch_s + now - began, now
@@ -141,18 +120,6 @@ class Trainer:
             if train.checkpoint_steps and state.step % train.checkpoint_steps == 0:
                 self.save()
                 began = time.monotonic()
-
-    def epoch_rows(self, epoch: int) -> Int64:
-        """(steps, batch_size) rows of the pairs table."""
-        train = self.train_config
-        return epoch_order(
-            self.pairs.pack[self.pairs.crop[:, 0]],
-            self.pairs.camera_id if train.balance == "camera" else None,
-            seed=train.seed,
-            epoch=epoch,
-            batch_size=train.batch_size,
-            window_packs=train.window_packs,
-        )
 
     def end_epoch(self) -> dict[str, float]:
         """Measure, write the history, go to the next epoch; returns the epoch's flat metrics (worker 0's)."""
@@ -163,73 +130,70 @@ class Trainer:
             "epoch": state.epoch + 1,
             "step": state.step,
             "loss": state.epoch_loss / self.steps_per_epoch,
+            "gradient_norm": state.epoch_norm / self.steps_per_epoch,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "images_per_s": num_images / max(state.epoch_s, 1e-9),
         }
         last = state.epoch + 1 == train.epochs
-        if self.place.rank == 0:
-            metrics |= spread(self.method.backbone, self.monitored_images())
-            if self.probe is not None and (last or (train.probe_every and (state.epoch + 1) % train.probe_every == 0)):
-                metrics |= self.measure(self.probe)
+        metrics |= self.measure(probing=last or bool(train.probe_every and (state.epoch + 1) % train.probe_every == 0))
         metrics["seconds"] = state.epoch_s + time.monotonic() - began
         state.total_s += metrics["seconds"]
         state.history.append({key: float(value) for key, value in metrics.items()})
-        state.epoch, state.epoch_step, state.epoch_loss, state.epoch_s = state.epoch + 1, 0, 0.0, 0.0
+        state.epoch, state.epoch_step = state.epoch + 1, 0
+        state.epoch_loss, state.epoch_norm, state.epoch_s = 0.0, 0.0, 0.0
         if last or state.epoch % train.checkpoint_every == 0:
             self.save()
         if self.place.rank == 0:
             self.job.store.write_text(json.dumps(state.history, indent=1), "models", self.job.run, "history.json")
         return state.history[-1]
 
-    def measure(self, probe: Probe) -> dict[str, float]:
-        """The probe's metrics of the backbone as it stands, in evaluation mode."""
-        backbone = self.method.backbone
-        training = backbone.training
-        backbone.eval()
-        with torch.no_grad():
-            metrics = probe(backbone)
-        backbone.train(training)
-        return {key: float(value) for key, value in metrics.items()}
+    def measure(self, *, probing: bool) -> dict[str, float]:
+        """Learning health of the backbone as it stands, and what the probe says of it; worker 0's."""
+        backbone = self.strategy.whole_backbone()
+        if backbone is None:
+            return {}
+        metrics = health(backbone, self.cache.images(self.monitored))
+        if self.probe is not None and probing:
+            training = backbone.training
+            backbone.eval()
+            with torch.no_grad():
+                metrics |= {key: float(value) for key, value in self.probe(backbone).items()}
+            backbone.train(training)
+        return metrics
 
-    def monitored_images(self) -> Tensor:
-        """(M, 3, P, P) uint8 crops, the same in every epoch."""
-        rng = np.random.default_rng([self.train_config.seed, 0x5EED])
-        chosen = rng.permutation(len(self.pairs.pack))[:NUM_MONITORED].astype(np.int64)
-        return self.cache.images(chosen)
+    @property
+    def monitored(self) -> Int64:
+        """(2 M,) crops whose vectors are measured, the same in every epoch: M first ones, then their positives."""
+        return monitored_crops(self.samples, seed=self.train_config.seed)
 
     def save(self) -> None:
-        """Write a checkpoint (worker 0)."""
-        if self.place.rank == 0:
-            self.state.method = self.method.state_dict()
-            self.state.optimizer = self.optimizer.state_dict()
-            save_checkpoint(self.job.store, self.job.run_dir, self.state)
+        """Write a checkpoint: worker 0 all of it, or each worker its part."""
+        shard = self.strategy.shard
+        if self.place.rank and shard is None:
+            return
+        self.state.method, self.state.optimizer = self.strategy.states()
+        save_checkpoint(self.job.store, self.job.run_dir, self.state, shard=shard, meet=self._meet)
+        self.state.method, self.state.optimizer = {}, {}
+
+    def _meet(self) -> None:
+        if self.place.num_workers > 1:
+            dist.barrier()
 
     def show_progress(self, now_s: float) -> None:
         """Tell the driver how far training is (worker 0, once a second)."""
         if self.place.rank or now_s - self._last_progress_s < PROGRESS_EVERY_S:
             return
         self._last_progress_s = now_s
-        state, train = self.state, self.train_config
-        step_s = state.epoch_s / max(1, state.epoch_step)
-        content = {
-            "epoch": state.epoch + 1,
-            "epochs": train.epochs,
-            "step": state.step,
-            "num_steps": self.num_steps,
-            "loss": state.epoch_loss / max(1, state.epoch_step),
-            "images_per_s": train.batch_size * self.method.views.num_sources / max(step_s, 1e-9),
-            "eta_s": step_s * (self.num_steps - state.step),
-        }
-        temporary = self.job.run_dir / ".progress.json.new"
-        temporary.write_text(json.dumps(content))
-        temporary.replace(self.job.run_dir / ".progress.json")
+        num_images = self.train_config.batch_size * self.method.views.num_sources
+        write_progress(self.job, self.state, num_steps=self.num_steps, images_per_step=num_images)
 
     def finish(self) -> None:
-        """Write the backbone and the result (worker 0)."""
-        if self.place.rank:
+        """Write the backbone and the result (worker 0; every worker calls it)."""
+        backbone = self.strategy.whole_backbone()
+        if backbone is None:
             return
         state, job = self.state, self.job
-        job.store.publish(job.run_dir / "backbone.safetensors", self.method.backbone.save)
+        job.store.publish(job.run_dir / "backbone.safetensors", backbone.save)
         result = {
             "epochs": state.epoch,
             "num_steps": state.step,

@@ -1,9 +1,9 @@
-"""The pairs to train on, as arrays: which crops, where they lie, what is known of them.
+"""What to train on, as arrays: which crops, where they lie, what is known of them.
 
 In: a pairs collection and the detections it was mined from. Out: a ``PairTable`` without pixels, small enough to stand
 in every worker's memory. Joining while training runs, row by row, would read the same columns in every epoch.
 
-Shapes: N pairs, K distinct crops.
+Shapes: N samples (pairs, or labelled images), K distinct crops.
 """
 
 from __future__ import annotations
@@ -16,29 +16,38 @@ import pyarrow as pa
 
 from wildray.errors import StageError
 from wildray.learning.order import Int64
+from wildray.packs import crop_corners
 from wildray.schema import DETECTIONS, PAIRS, hash64
 from wildray.store import Store
 
+SIDES = ("width_px", "height_px")
+CENTRAL_BOX = np.array([0.1, 0.1, 1.1, 1.1], np.float32) / np.float32(1.2)
+"""Where the box lies in a crop with the default padding of 10 %."""
+
 
 @dataclass(frozen=True)
-class PairTable:
-    """The pairs of one collection, as arrays.
+class Samples:
+    """Samples of two crops each, as arrays.
 
     Attributes:
-        detections: Digest of the detections, under which the crops lie.
+        place: Folder of the packs in the store, as parts of a path.
         packs: Names of the packs; ``pack`` holds positions in it.
-        crop: (N, 2) int64, which of the K distinct crops anchor and positive are.
+        crop: (N, 2) int64, which of the K distinct crops a sample's two are.
         pack: (K,) int64.
         row: (K,) int64, row of the crop in its pack.
         detection_id: (N, 2) int64.
-        tracklet_id: (N,) int64.
+        tracklet_id: (N,) int64, equal where two samples are surely of one animal.
         camera_id: (N,) int64, hash of the camera's name.
         frame_key: (N, 2) int64, equal where two crops are of one frame.
         xyxy_px: (N, 2, 4) float32.
         captured_at_s: (N, 2) float64, NaN where the clock is unknown.
+        labels: (N,) int64, place of each sample's individual in ``identities``; None where nobody is known.
+        identities: Names of the I individuals, sorted.
+        box: (N, 2, 4) float32 corners of the animal's box in shares of its crop's sides; None where only the crop is
+            known.
     """
 
-    detections: str
+    place: tuple[str, str]
     packs: tuple[str, ...]
     crop: Int64
     pack: Int64
@@ -49,9 +58,28 @@ class PairTable:
     frame_key: Int64
     xyxy_px: npt.NDArray[np.float32]
     captured_at_s: npt.NDArray[np.float64]
+    labels: Int64 | None = None
+    identities: tuple[str, ...] = ()
+    box: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.tracklet_id)
+
+    def boxes_in_crops(self) -> npt.NDArray[np.float32]:
+        """(N, 2, 4) ``box``, or the central part where it is not known: of a crop padded by 10 %, as they all are."""
+        if self.box is not None:
+            return self.box
+        return np.broadcast_to(CENTRAL_BOX, (len(self), 2, 4))
+
+
+@dataclass(frozen=True)
+class PairTable(Samples):
+    """The pairs of one collection: the two crops of a sample are anchor and positive."""
+
+    @property
+    def detections(self) -> str:
+        """Digest of the detections, under which the crops lie."""
+        return self.place[1]
 
 
 def read_pairs(store: Store, digest: str) -> PairTable:
@@ -72,11 +100,12 @@ def read_pairs(store: Store, digest: str) -> PairTable:
     address = np.stack([pack_of.reshape(rows.shape).astype(np.int64), rows], 2)
     crops, crop = np.unique(address.reshape(-1, 2), axis=0, return_inverse=True)
     ids = np.stack([table.column(f"{side}_id").to_numpy() for side in ("anchor", "positive")], 1).astype(np.int64)
-    frame_key, xyxy_px, captured_at_s = _join(store, detections, ids)
+    frame_key, xyxy_px, captured_at_s, size_px = _join(store, detections, ids)
+    padding = float(store.collection("detections", detections).settings()["detect"]["crop_padding"])
     cameras = table.column("camera_id").to_pylist()
     hashes = {name: hash64((name,)) for name in set(cameras)}
     return PairTable(
-        detections=detections,
+        place=("crops", detections),
         packs=tuple(str(name) for name in names),
         crop=crop.reshape(rows.shape).astype(np.int64),
         pack=crops[:, 0],
@@ -87,7 +116,26 @@ def read_pairs(store: Store, digest: str) -> PairTable:
         frame_key=frame_key,
         xyxy_px=xyxy_px,
         captured_at_s=captured_at_s,
+        box=box_in_crop(xyxy_px, padding=padding, size_px=size_px),
     )
+
+
+def box_in_crop(
+    xyxy_px: npt.NDArray[np.float32], *, padding: float, size_px: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Where boxes lie in their crops.
+
+    Args:
+        xyxy_px: (..., 4) corners in pixels of the frame.
+        padding: Of the crops.
+        size_px: (..., 2) width and height of the frames.
+
+    Returns:
+        (..., 4) float32 corners in shares of the crop's width and height, in [0, 1].
+    """
+    crop = crop_corners(xyxy_px, padding=padding, width_px=size_px[..., 0], height_px=size_px[..., 1])
+    start, side = np.tile(crop[..., :2], 2), np.tile(crop[..., 2:] - crop[..., :2], 2)
+    return ((xyxy_px - start) / side).clip(0, 1).astype(np.float32)
 
 
 def count_pairs(store: Store, digest: str) -> int:
@@ -111,10 +159,12 @@ def _check_trainable(table: pa.Table, digest: str) -> None:
         )
 
 
-def _join(store: Store, digest: str, ids: Int64) -> tuple[Int64, npt.NDArray[np.float32], npt.NDArray[np.float64]]:
-    """Frame keys, boxes and times of detections (N, 2)."""
+def _join(
+    store: Store, digest: str, ids: Int64
+) -> tuple[Int64, npt.NDArray[np.float32], npt.NDArray[np.float64], Int64]:
+    """Frame keys, boxes, times and frame sizes of detections (N, 2)."""
     corners = ["x1_px", "y1_px", "x2_px", "y2_px"]
-    columns = ["detection_id", "media_id", "frame_index", "time_s", "captured_at", *corners]
+    columns = ["detection_id", "media_id", "frame_index", "time_s", "captured_at", *SIDES, *corners]
     table = store.collection("detections", digest).read("detections", DETECTIONS, columns=columns)
     known = table.column("detection_id").to_numpy()
     order = np.argsort(known)
@@ -128,4 +178,10 @@ def _join(store: Store, digest: str, ids: Int64) -> tuple[Int64, npt.NDArray[np.
     xyxy_px = np.stack([table.column(name).to_numpy() for name in corners], 1).astype(np.float32)
     start = table.column("captured_at").cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.float64) / 1e6
     time_s = start + table.column("time_s").to_numpy()
-    return np.array(keys, np.int64).reshape(ids.shape), xyxy_px.reshape(*ids.shape, 4), time_s.reshape(ids.shape)
+    size_px = np.stack([table.column(name).to_numpy() for name in SIDES], 1).astype(np.int64)
+    return (
+        np.array(keys, np.int64).reshape(ids.shape),
+        xyxy_px.reshape(*ids.shape, 4),
+        time_s.reshape(ids.shape),
+        size_px.reshape(*ids.shape, 2),
+    )

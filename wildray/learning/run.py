@@ -22,7 +22,14 @@ logger = logging.getLogger(__name__)
 
 RESULT_SECTIONS = ("backbone", "augment", "method", "train")
 """On these sections the weights depend."""
-FREE = {"train.epochs", "train.checkpoint_every", "train.checkpoint_steps", "train.probe_every", "train.cache_mb"}
+FREE = {
+    "train.epochs",
+    "train.checkpoint_every",
+    "train.checkpoint_steps",
+    "train.probe_every",
+    "train.cache_mb",
+    "train.ingest",
+}
 """But not on these fields of them; ``train.epochs`` may grow."""
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import shutil
 import signal
 import threading
@@ -28,11 +29,14 @@ from wildray.config import Config
 from wildray.errors import ConfigError, StageError, nearest, user_error
 from wildray.learning.backbone import check_backbone
 from wildray.learning.follow import Follower
-from wildray.learning.job import Job, Place, Probe, num_batches
+from wildray.learning.ingest import check_labels, check_samples
+from wildray.learning.job import Job, Place, Probe
+from wildray.learning.labels import with_imported_labels
 from wildray.learning.loop import run_training
 from wildray.learning.methods import method_class
-from wildray.learning.pairs import count_pairs
+from wildray.learning.placing import check_shares, place_workers
 from wildray.learning.run import begun_settings, check_run_name, check_settings, claim_run, finished_result
+from wildray.learning.strategy import check_strategy
 from wildray.store import Store
 
 logger = logging.getLogger(__name__)
@@ -52,7 +56,7 @@ class PretrainResult:
         loss: Mean loss of the last epoch.
         images_per_s: Crops trained on per second, over all workers, without measurements; median over epochs.
         seconds: Time spent training, over all attempts.
-        pairs: Digest of the pairs.
+        pairs: Digest of the pairs, or of the labelled images that were trained on in their place.
         workers: Processes of the last attempt.
     """
 
@@ -67,36 +71,45 @@ class PretrainResult:
 
 
 def pretrain(config: Config, store: Store, *, run: str, probe: Probe | None = None) -> PretrainResult:
-    """Train a backbone on the store's pairs.
+    """Train a backbone on the store's pairs, or on labelled images (``train.labels``).
 
     Args:
-        config: ``backbone``, ``augment``, ``method``, ``train``, ``scale`` and ``tracking`` are read.
-        store: Has pairs; the run goes to ``models/<run>/``.
+        config: ``backbone``, ``augment``, ``method``, ``train``, ``scale`` and ``tracking`` are read; ``detect`` and
+            ``eval.max_skipped`` where ``train.labels`` must be imported.
+        store: Has pairs or labelled images; the run goes to ``models/<run>/``.
         run: Name. A run of that name that is not finished goes on; a finished one is returned at once.
         probe: Backbone to flat metrics, called on worker 0 at the end of epochs; must pickle.
 
     Raises:
         ConfigError: A name is unknown, the run exists with other settings, the workers do not divide the batch, or the
             cluster has no place for them.
+        DataError: The labelled images cannot be used.
         StageError: There are no pairs or crops to train on, the loss is not finite, or workers died too often.
     """
     workers, train = config.scale.workers, config.train
     check_run_name(run)
-    method_class(train.method)
+    kind = method_class(train.method)
+    check_labels(config, kind)
     check_backbone(config.backbone)
-    _check_shares(train.batch_size, workers)
+    check_shares(config)
+    check_strategy(config)
     with store.lease(f"models-{run}"):
-        pairs = _pairs_of(config, store, run)
-        config = config.model_copy(update={"train": train.model_copy(update={"pairs": pairs})})
+        if train.labels is None:
+            pairs = _pairs_of(config, store, run)
+            config = config.model_copy(update={"train": train.model_copy(update={"pairs": pairs})})
+        else:
+            config = with_imported_labels(config, store)
+            pairs = str(config.train.labels)
         check_settings(config, store, run)
         done = finished_result(config, store, run)
         if done is None:
-            num_batches(count_pairs(store, pairs), train.batch_size)
+            check_samples(config, store, pairs, kind)
             if not ray.is_initialized():
                 ray.init()
             scaling = _scaling(config)
             claim_run(config, store, run)
-            logger.info("pretrain %s: %s on %s, pairs %s", run, train.method, config.backbone.name, pairs)
+            what = "pairs" if train.labels is None else "labelled images"
+            logger.info("pretrain %s: %s on %s, %s %s", run, train.method, config.backbone.name, what, pairs)
             _train(Job(config, store, run, pairs), scaling, probe)
             done = finished_result(config, store, run)
             assert done is not None, "training ended without a result"
@@ -105,16 +118,6 @@ def pretrain(config: Config, store: Store, *, run: str, probe: Probe | None = No
     result = PretrainResult(run=run, pairs=pairs, workers=workers, **done)
     logger.info("pretrain %s: %d steps, loss %.4f, %.1f s", run, result.num_steps, result.loss, result.seconds)
     return result
-
-
-def _check_shares(batch_size: int, workers: int) -> None:
-    if batch_size % workers:
-        below = batch_size // workers * workers
-        sizes = " or ".join(str(size) for size in (below, below + workers) if size >= 2)
-        raise ConfigError(
-            f"train.batch_size {batch_size} cannot be shared out evenly over {workers} workers (scale.workers): "
-            f"take --train.batch-size {sizes}, or a number of workers that divides {batch_size}."
-        )
 
 
 def _pairs_of(config: Config, store: Store, run: str) -> str:
@@ -143,7 +146,11 @@ def _train(job: Job, scaling: ScalingConfig, probe: Probe | None) -> None:
     history = job.run_dir / "history.json"
     num_known = len(json.loads(history.read_text())) if history.is_file() else 0
     (job.run_dir / ".progress.json").unlink(missing_ok=True)
-    with _tracked(job) as on_epoch, Follower(job.run_dir, on_epoch, num_known=num_known):
+    if job.config.scale.min_workers is not None:
+        # Ray Train waits so long for all of an elastic range before it begins with those that are there; unset, minutes
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
+    method = job.config.train.method
+    with _tracked(job) as on_epoch, Follower(job.run_dir, on_epoch, num_known=num_known, method=method):
         for attempt in range(MAX_RESTARTS + 1):
             trainer = TorchTrainer(
                 _worker,
@@ -218,47 +225,9 @@ def _nodes() -> list[dict[str, Any]]:
 
 
 def _scaling(config: Config) -> ScalingConfig:
-    workers = config.scale.workers
-    alive = [node["Resources"] for node in _nodes()]
-    num_gpus = sum(resources.get("GPU", 0.0) for resources in alive)
-    use_gpu = config.scale.use_gpu if config.scale.use_gpu is not None else num_gpus >= workers
-    if use_gpu and num_gpus < workers:
-        raise ConfigError(
-            f"scale.workers: got {workers} workers that want a GPU each, the cluster has {num_gpus:g} GPUs, "
-            f"expected at most {num_gpus:g} workers, or --scale.use-gpu false."
-        )
-    cpus = cpu_share([r.get("CPU", 0.0) for r in alive], workers, asked=config.scale.cpus_per_worker)
-    return ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker=_resources(cpus, use_gpu=use_gpu))
-
-
-def _resources(cpus: float, *, use_gpu: bool) -> dict[str, float]:
-    return {"CPU": cpus, "GPU": 1.0} if use_gpu else {"CPU": cpus}
-
-
-def cpu_share(node_cpus: list[float], workers: int, *, asked: float | None = None) -> float:
-    """CPUs that each worker asks for, so that all find a place.
-
-    Args:
-        node_cpus: CPUs of each node.
-        workers: How many must be placed.
-        asked: CPUs of a worker where the user gave them; below 1, workers share a CPU.
-
-    Returns:
-        What was asked, else the largest whole number with room for every worker.
-
-    Raises:
-        ConfigError: They do not all find a place; Ray would wait for more nodes without an end.
-    """
-    shares = [asked] if asked is not None else [float(cpus) for cpus in range(int(max(node_cpus, default=0)), 0, -1)]
-    room = 0
-    for cpus in shares:
-        room = sum(int(node / cpus + 1e-6) for node in node_cpus)
-        if room >= workers:
-            return cpus
-    each = "" if asked is None else f" with {asked:g} CPUs each"
-    raise ConfigError(
-        f"scale.workers: got {workers} workers{each}, the cluster has {sum(node_cpus):g} CPUs, expected at most {room} "
-        f"workers. More of them share CPUs only where --scale.cpus-per-worker is given, below 1."
+    placement = place_workers(config, [node["Resources"] for node in _nodes()])
+    return ScalingConfig(
+        num_workers=placement.workers, use_gpu=placement.use_gpu, resources_per_worker=placement.resources
     )
 
 

@@ -10,27 +10,19 @@ Shapes: B samples, S sources, V views, P side of a crop, h side of a view, in pi
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from wildray.config import AugmentConfig
+from wildray.learning.augment import BLUR_SIGMA, blurred_each, erased, jitter, luma, resized_crop
 from wildray.learning.batch import Batch, Crops
+from wildray.learning.scenery import animal_mask, changed_scenery
 from wildray.schema import hash64
 
-NUM_RANDOM = 18
+NUM_RANDOM = 19
 """Random numbers of one view of one sample; the columns are named where they are used."""
-MAX_ASPECT = 4 / 3
-"""Crops keep an aspect ratio within [1/MAX_ASPECT, MAX_ASPECT], as in SimCLR (arXiv 2002.05709, appendix A)."""
-JITTER_PROBABILITY = 0.8
-"""SimCLR, appendix A; so are the strengths: 0.8 s for brightness, contrast and saturation, 0.2 s for hue."""
-BLUR_SIGMA = (0.1, 2.0)
-"""Range of the blur's standard deviation at 224 pixels (SimCLR, appendix A); scaled with the view's size."""
-LUMA = (0.299, 0.587, 0.114)
-"""Share of red, green and blue in brightness (ITU-R BT.601)."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +39,10 @@ class View:
         blur: Probability of a Gaussian blur.
         flip: Probability of a mirror image.
         erase: Probability that a rectangle is blanked.
+        tighten: Share of the crop's sides that is cut off on each of the four before anything else.
+        background: What becomes of the scenery: keep, blur, gray or swap.
+        background_share: Probability of that.
+        background_mask: What tells animal from scenery: motion or box.
     """
 
     source: int
@@ -58,6 +54,10 @@ class View:
     blur: float = 0.0
     flip: float = 0.0
     erase: float = 0.0
+    tighten: float = 0.0
+    background: str = "keep"
+    background_share: float = 1.0
+    background_mask: str = "motion"
 
     @classmethod
     def of_config(cls, augment: AugmentConfig, *, source: int, size_px: int) -> View:
@@ -71,6 +71,10 @@ class View:
             blur=augment.blur,
             flip=augment.flip,
             erase=augment.erase,
+            tighten=augment.tighten,
+            background=augment.background,
+            background_share=augment.background_share,
+            background_mask=augment.background_mask,
         )
 
 
@@ -113,15 +117,33 @@ class Views:
             device: Where the views are made and stay.
         """
         draws = random_numbers(crops.index, len(self.views), seed=seed, epoch=epoch).to(device)
-        images = crops.images.to(device, non_blocking=True)
-        views = [augment(images[view.source], draws[:, i], view) for i, view in enumerate(self.views)]
-        sources = torch.tensor([view.source for view in self.views])
+        images: dict[int, Tensor] = {}
+        changed: dict[tuple[int, str, str], Tensor] = {}  # views of one source share the work
+        views = []
+        for number, view in enumerate(self.views):
+            if view.source not in images:
+                images[view.source] = _unit(crops.images[view.source], device)
+            image = images[view.source]
+            if view.background != "keep" and view.background_share > 0:
+                key = (view.source, view.background, view.background_mask)
+                if key not in changed:
+                    changed[key] = _with_changed_scenery(image, crops, view)
+                chosen = draws[:, number, 18] < view.background_share
+                image = torch.where(chosen.view(-1, 1, 1, 1), changed[key], image)
+            views.append(make_view(image, draws[:, number], view))
         return Batch(
             views=views,
             labels=None if crops.labels is None else crops.labels.to(device),
             tracklet_id=crops.tracklet_id.to(device),
-            facts=crops.facts.of_sources(sources),
+            facts=crops.facts.of_sources(torch.tensor([view.source for view in self.views])),
+            seeds=torch.tensor(
+                [_seed_of("method", seed, epoch, row) for row in crops.index.tolist()], dtype=torch.int64
+            ),
         )
+
+
+def _seed_of(*parts: object) -> int:
+    return hash64(parts) & (2**63 - 1)
 
 
 def random_numbers(index: Tensor, num_views: int, *, seed: int, epoch: int) -> Tensor:
@@ -129,23 +151,30 @@ def random_numbers(index: Tensor, num_views: int, *, seed: int, epoch: int) -> T
     generator = torch.Generator()
     rows = []
     for row in index.tolist():
-        generator.manual_seed(hash64(("views", seed, epoch, row)) & (2**63 - 1))
+        generator.manual_seed(_seed_of("views", seed, epoch, row))
         rows.append(torch.rand(num_views, NUM_RANDOM, generator=generator))
     return torch.stack(rows) if rows else torch.empty(0, num_views, NUM_RANDOM)
 
 
-def augment(images: Tensor, draws: Tensor, view: View) -> Tensor:
-    """One view of every image.
+def make_view(images: Tensor, draws: Tensor, view: View) -> Tensor:
+    """One view of every image; of the scenery, which ``Views.batch`` has seen to, it knows nothing.
 
     Args:
-        images: (B, 3, P, P) uint8 RGB.
+        images: (B, 3, P, P) float32 RGB in [0, 1].
         draws: (B, NUM_RANDOM) float32 in [0, 1).
         view: What to do.
 
     Returns:
         (B, 3, h, h) float32 in [0, 1].
     """
-    out = resized_crop(images.float() / 255, draws[:, 0:5], view)
+    out = resized_crop(
+        images,
+        draws[:, 0:5],
+        size_px=view.size_px,
+        area_range=(view.min_area, view.max_area),
+        flip=view.flip,
+        tighten=view.tighten,
+    )
     if view.color_jitter > 0:
         out = jitter(out, draws[:, 5:10], view.color_jitter)
     if view.grayscale > 0:
@@ -155,78 +184,26 @@ def augment(images: Tensor, draws: Tensor, view: View) -> Tensor:
         chosen = torch.nonzero(draws[:, 11] < view.blur).flatten()
         if len(chosen):
             low, high = (sigma * view.size_px / 224 for sigma in BLUR_SIGMA)
-            out = out.index_copy(0, chosen, blurred(out[chosen], low + (high - low) * draws[chosen, 12]))
+            out = out.index_copy(0, chosen, blurred_each(out[chosen], low + (high - low) * draws[chosen, 12]))
     if view.erase > 0:
         out = erased(out, draws[:, 13:18], view.erase)
     return out
 
 
-def resized_crop(images: Tensor, draws: Tensor, view: View) -> Tensor:
-    """A random part of each image, resized to (B, 3, h, h); draws are (area, aspect, x, y, flip)."""
-    area = view.min_area + (view.max_area - view.min_area) * draws[:, 0]
-    aspect = torch.exp((2 * draws[:, 1] - 1) * math.log(MAX_ASPECT))
-    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
-    # the grid runs over [-1, 1]; a part of width w may have its centre at (2 u - 1)(1 - w)
-    theta = torch.zeros(len(images), 2, 3, device=images.device)
-    theta[:, 0, 0] = torch.where(draws[:, 4] < view.flip, -width, width)
-    theta[:, 0, 2] = (2 * draws[:, 2] - 1) * (1 - width)
-    theta[:, 1, 1] = height
-    theta[:, 1, 2] = (2 * draws[:, 3] - 1) * (1 - height)
-    grid = F.affine_grid(theta, [len(images), 3, view.size_px, view.size_px], align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+def _unit(images: Tensor, device: torch.device) -> Tensor:
+    return images.to(device, non_blocking=True).float() / 255
 
 
-def luma(images: Tensor) -> Tensor:
-    """(B, 1, h, h) brightness."""
-    red, green, blue = LUMA
-    return red * images[:, :1] + green * images[:, 1:2] + blue * images[:, 2:]
-
-
-def jitter(images: Tensor, draws: Tensor, strength: float) -> Tensor:
-    """Change brightness, contrast, saturation and hue; draws are (whether, brightness, contrast, saturation, hue)."""
-    apply = (draws[:, 0] < JITTER_PROBABILITY).view(-1, 1, 1, 1)
-    factors = 1 + 0.8 * strength * (2 * draws[:, 1:4] - 1)
-    brightness, contrast, saturation = (factors[:, i].view(-1, 1, 1, 1) for i in range(3))
-    out = (images * brightness).clamp(0, 1)
-    mean = luma(out).mean(dim=(2, 3), keepdim=True)
-    out = (mean + (out - mean) * contrast).clamp(0, 1)
-    gray = luma(out)
-    out = gray + (out - gray) * saturation
-    turned = hue_rotation((2 * draws[:, 4] - 1) * 0.2 * strength * 2 * math.pi) @ out.flatten(2)
-    return torch.where(apply, turned.view_as(out).clamp(0, 1), images)
-
-
-def hue_rotation(angle: Tensor) -> Tensor:
-    """(B, 3, 3) matrices that turn colours by ``angle`` (B,) radians about the grey axis: R, G, B stay a cycle."""
-    cos, sin = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
-    third = torch.full((3, 3), 1 / 3, device=angle.device)
-    root = 1 / math.sqrt(3)
-    cross = torch.tensor([[0, -root, root], [root, 0, -root], [-root, root, 0]], device=angle.device)
-    return cos * torch.eye(3, device=angle.device) + (1 - cos) * third + sin * cross
-
-
-def blurred(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur with a standard deviation (B,) in pixels for each image."""
-    radius = max(1, math.ceil(3 * float(sigma.max())))
-    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma.clamp(min=1e-3).view(-1, 1)) ** 2)
-    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)
-    num, height, width = 3 * len(images), images.shape[2], images.shape[3]
-    out = F.pad(images.reshape(1, num, height, width), (radius, radius, radius, radius), mode="replicate")
-    out = F.conv2d(out, kernel.view(num, 1, 1, -1), groups=num)
-    out = F.conv2d(out, kernel.view(num, 1, -1, 1), groups=num)
-    return out.view_as(images)
-
-
-def erased(images: Tensor, draws: Tensor, probability: float) -> Tensor:
-    """Blank a rectangle of 2 to 20 % of the area with the image's mean colour; draws: (whether, area, aspect, x, y)."""
-    size = images.shape[-1]
-    area = 0.02 + 0.18 * draws[:, 1]
-    aspect = torch.exp((2 * draws[:, 2] - 1) * math.log(2.0))
-    width, height = (area * aspect).sqrt() * size, (area / aspect).sqrt() * size
-    left, top = draws[:, 3] * (size - width), draws[:, 4] * (size - height)
-    at = torch.arange(size, device=images.device) + 0.5
-    in_x = (at >= left.view(-1, 1)) & (at < (left + width).view(-1, 1))
-    in_y = (at >= top.view(-1, 1)) & (at < (top + height).view(-1, 1))
-    mask = (in_y.unsqueeze(2) & in_x.unsqueeze(1)) & (draws[:, 0] < probability).view(-1, 1, 1)
-    return torch.where(mask.unsqueeze(1), images.mean(dim=(2, 3), keepdim=True), images)
+def _with_changed_scenery(images: Tensor, crops: Crops, view: View) -> Tensor:
+    """The crops of a view's source (B, 3, P, P), all with the scenery changed."""
+    source, device = view.source, images.device
+    assert crops.box is not None, "crops without boxes have no scenery to change"
+    background = known = scenery = None
+    if view.background_mask == "motion" and crops.background is not None and crops.has_background is not None:
+        background = _unit(crops.background[source], device)
+        known = crops.has_background[source].to(device)
+    if view.background == "swap":
+        assert crops.scenery is not None, "CropCache was not told of augment.background swap"
+        scenery = _unit(crops.scenery[source], device)
+    mask = animal_mask(images, crops.box[source].to(device), background, known)
+    return changed_scenery(images, mask, view.background, scenery)

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 NOT_IN_DIGEST = {"decode_timeout", "decode_memory_mb", "max_file_gb", "max_failed", "chunk"}
 """Settings that decide whether a file can be looked at, not what is seen in it."""
-DIGEST_VERSION = 1
+DIGEST_VERSION = 2
 """Raised when the code finds other boxes, frames or crops than before from equal settings."""
 SCAN_BATCH = 16
 """Files probed by one Ray task."""

@@ -156,7 +156,10 @@ def _empty_rows(store: Store, place: tuple[str, ...], ids: pa.Array) -> None:
         ) from None
     hit = pc.is_in(table["id"], ids)
     jpeg = pc.if_else(hit, pa.scalar(b"", pa.large_binary()), table["jpeg"])
-    write_pack(store, pa.table([table["id"], jpeg], schema=PACK), *place)
+    background = pa.nulls(table.num_rows, pa.large_binary())  # packs of before it was kept have none
+    if "background" in table.column_names:
+        background = pc.if_else(hit, pa.scalar(None, pa.large_binary()), table["background"])
+    write_pack(store, pa.table([table["id"], jpeg, background], schema=PACK), *place)
 
 
 def _drop_rows(store: Store, stage: str, columns: tuple[str, ...], ids: pa.Array) -> int:

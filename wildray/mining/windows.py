@@ -2,8 +2,9 @@
 
 In: a chunk's plan (media and their windows), a source of frames, a detector. Out: the tables media, frames and
 detections, and packs of crops, published whole. Pixels live only between decoding and cropping: of each frame a grey
-thumbnail is kept until its window ends, for the evidence of motion. The alternative, a row with pixels per frame
-between separate processes, moves gigabytes to save nothing: decoding already runs in a process of its own.
+thumbnail is kept until its window ends, for the evidence of motion, of some a small colour picture, for the
+background, and of boxes the encoded crops. The alternative, a row with pixels per frame between separate processes,
+moves gigabytes to save nothing: decoding already runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pyarrow as pa
 
 from wildray.config import DetectConfig
 from wildray.errors import MediaError, StageError
+from wildray.mining.background import CROP_PX, Background
 from wildray.mining.boxes import Boxes
 from wildray.mining.chunks import Row, from_json
 from wildray.mining.detectors import Detector
@@ -29,7 +31,7 @@ from wildray.mining.detectors.results import Results
 from wildray.mining.purge import purged_media
 from wildray.mining.sandbox import FrameSource
 from wildray.mining.video import Frame, Report
-from wildray.packs import PackWriter, crop_image, encode_jpeg
+from wildray.packs import PackWriter, crop_image, decode_jpeg, encode_jpeg
 from wildray.schema import DETECTIONS, FRAMES, MEDIA, detection_ids
 from wildray.store import Collection
 
@@ -154,12 +156,18 @@ class ChunkWorker:
             for frame in self._frames(medium, start_s, stop_s):
                 clip.add(frame)
         seen = _Clip()
+        background = Background()
+        crops: list[tuple[Row, bytes]] = []  # wait for the background
         found: list[tuple[int, int, Boxes]] = []  # number of the frame in the window, first row of its boxes, boxes
-        for number, frame in enumerate(self._frames(medium, start_s, stop_s)):
-            boxes = self._boxes(medium, frame, clip.model() if clip else None, number)
-            found.append((number, len(rows.detections), boxes))
-            seen.add(frame)
-            self._keep(medium, frame, boxes, rows, packs)
+        try:
+            for number, frame in enumerate(self._frames(medium, start_s, stop_s)):
+                boxes = self._boxes(medium, frame, clip.model() if clip else None, number)
+                found.append((number, len(rows.detections), boxes))
+                seen.add(frame)
+                background.add(frame.image, boxes.xyxy_px)
+                crops += self._keep(medium, frame, boxes, rows)
+        finally:  # what was seen of a file before it broke is kept
+            self._pack(crops, background, packs)
         if self.source.report is not None:
             _note(medium, self.source.report)
         model = (clip or seen).model()
@@ -180,7 +188,9 @@ class ChunkWorker:
             boxes = self.detector.detect([frame.image])[0]
         return boxes[boxes.score >= self.config.min_score]
 
-    def _keep(self, medium: Row, frame: Frame, boxes: Boxes, rows: _Rows, packs: PackWriter) -> None:
+    def _keep(self, medium: Row, frame: Frame, boxes: Boxes, rows: _Rows) -> list[tuple[Row, bytes]]:
+        """Note a frame and its boxes; returns the rows that have a crop, with its JPEG."""
+        crops = []
         rows.frames.append(_frame_row(medium, frame.frame_index, frame.time_s, len(boxes), infrared=frame.infrared))
         height_px, width_px = frame.image.shape[:2]
         for row in self._detection_rows(medium, frame.frame_index, frame.time_s, boxes, (width_px, height_px)):
@@ -189,8 +199,19 @@ class ChunkWorker:
                 corners = (row["x1_px"], row["y1_px"], row["x2_px"], row["y2_px"])
                 longest_px, padding = self.config.crop_longest_px, self.config.crop_padding
                 crop = crop_image(frame.image, corners, padding=padding, longest_px=longest_px)
-                row["crop_pack"], row["crop_row"] = packs.add(row["detection_id"], encode_jpeg(crop))
+                crops.append((row, encode_jpeg(crop)))
             rows.detections.append(row)
+        return crops
+
+    def _pack(self, crops: list[tuple[Row, bytes]], background: Background, packs: PackWriter) -> None:
+        for row, jpeg in crops:
+            behind = background.crop(
+                decode_jpeg(jpeg, at_least_px=CROP_PX),
+                (row["x1_px"], row["y1_px"], row["x2_px"], row["y2_px"]),
+                size_px=(row["width_px"], row["height_px"]),
+                padding=self.config.crop_padding,
+            )
+            row["crop_pack"], row["crop_row"] = packs.add(row["detection_id"], jpeg, behind)
 
     def _adopt(self, medium: Row, rows: _Rows) -> None:
         """Take over the boxes of a medium that is not at hand: no crops, sizes as far as the results know them."""

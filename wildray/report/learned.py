@@ -27,6 +27,8 @@ _CURVES = (
     ("mAP on labelled images", "mAP", {"mAP": "mAP"}),
     ("Effective rank of the vectors", "directions", {"embedding_rank": "rank"}),
     ("Spread of the vectors", "0 = all alike, 1 = uniform", {"embedding_std": "spread"}),
+    ("Distance of positive pairs", "0 = alike, 2 = by chance", {"alignment": "alignment"}),
+    ("Uniformity of the vectors", "0 = all alike, -4 = uniform", {"uniformity": "uniformity"}),
     ("Learning rate", "learning rate", {"learning_rate": "learning rate"}),
     ("Speed", "images per second", {"images_per_s": "speed"}),
 )

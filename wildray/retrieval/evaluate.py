@@ -23,6 +23,8 @@ import pyarrow as pa
 from wildray.config import Config
 from wildray.errors import DataError
 from wildray.labelled import Labelled, open_labelled
+from wildray.learning.labels import check_unseen
+from wildray.learning.run import begun_settings
 from wildray.retrieval.bootstrap import intervals
 from wildray.retrieval.embed import EmbedResult, embed_with, labelled_digest, read_embeddings
 from wildray.retrieval.index import VectorIndex
@@ -82,12 +84,14 @@ def evaluate(config: Config, store: Store, *, run: str | None = None, data: str 
 
     Raises:
         ConfigError: A selection of ``eval`` is malformed.
-        DataError: The labelled images or the selections leave nothing to evaluate.
+        DataError: The labelled images or the selections leave nothing to evaluate, or the run was trained on some of
+            their individuals.
         StoreError: There is no such run, or the store cannot be read or written.
         WeightsError: The weights of the backbone cannot be read.
     """
     start = time.monotonic()
     labelled = open_labelled(store, labelled_digest(config, store, data))
+    _check_unseen(store, run, labelled.digest)
     protocol = make_protocol(labelled.text_columns, config.eval)
     backbone = frozen_backbone(config, store, run)
     logger.info(
@@ -126,6 +130,13 @@ def evaluate(config: Config, store: Store, *, run: str | None = None, data: str 
         *(metrics[key] for key in ("mAP", "mAP_low", "mAP_high", "untrained_mAP", "chance_mAP", "seconds")),
     )
     return result
+
+
+def _check_unseen(store: Store, run: str | None, evaluated: str) -> None:
+    """Refuse to call an individual unseen on which a supervised run was trained."""
+    begun = begun_settings(store, run) if run is not None else None
+    if begun is not None and begun["train"].get("labels") is not None:
+        check_unseen(store, trained=begun["train"]["labels"], evaluated=evaluated)
 
 
 def _vectors(store: Store, labelled: Labelled, embedded: EmbedResult) -> Float32:

@@ -11,7 +11,8 @@ import torch
 
 from wildray.config import Config
 from wildray.errors import StoreError, WeightsError, nearest
-from wildray.learning.backbone import Backbone, load_backbone, open_backbone
+from wildray.learning.backbone import Backbone, first_backbone, load_backbone, open_backbone
+from wildray.learning.stored_weights import FETCHED
 from wildray.store import Store
 
 
@@ -54,11 +55,11 @@ def backbone_before(config: Config, store: Store, run: str | None) -> Backbone:
         raise StoreError(f"The run {run!r} has no configuration ({path}): train it again under another name.")
     trained = Config.load(path)
     weights = trained.backbone.weights
-    if weights.endswith(".safetensors") and not Path(weights).is_file():
+    if weights not in FETCHED and not Path(weights).is_file():
         raise WeightsError(
             f"The weights that the run {run!r} began with are gone ({weights}): put them back to compare with them."
         )
-    return _frozen(load_backbone(trained.backbone, seed=trained.train.seed))
+    return _frozen(first_backbone(trained))
 
 
 def device_of(config: Config) -> torch.device:

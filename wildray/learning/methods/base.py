@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wildray.config import Config
+from wildray.errors import ConfigError
 from wildray.learning.backbone import Backbone
 from wildray.learning.batch import Batch
 from wildray.learning.optim import Recipe
@@ -31,15 +32,25 @@ class Method(nn.Module):
         backbone: All that is kept after training.
         views: What ``forward`` wants to see of a pair.
         supervised: Whether ``Batch.labels`` must be there; the training data are then labelled images.
+        negatives: Whether other samples of the batch repel, so that it matters which they are.
+
+    Raises:
+        ConfigError: The method is supervised and ``num_identities`` is under 2.
     """
 
     recipe: ClassVar[Recipe]
     stock_recipe: ClassVar[Recipe]
     supervised: ClassVar[bool] = False
+    negatives: ClassVar[bool] = False
     views: Views
 
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
         super().__init__()
+        if self.supervised and num_identities < 2:
+            raise ConfigError(
+                f"train.method {config.train.method} tells individuals apart by their labels: got {num_identities} of "
+                f"them, expected at least 2. Give labelled images of several individuals with --train.labels."
+            )
         self.backbone = backbone
         self.config = config
         self.num_identities = num_identities
@@ -59,3 +70,9 @@ class Method(nn.Module):
 def full_precision(tensor: Tensor) -> torch.autocast:
     """A context in which losses are computed in float32 whatever ``train.precision`` is."""
     return torch.autocast(tensor.device.type, enabled=False)
+
+
+def labels_of(batch: Batch) -> Tensor:
+    """The identities (B,) that a supervised method needs."""
+    assert batch.labels is not None, "the batch has no labels"
+    return batch.labels

@@ -1,10 +1,11 @@
 """DINO (arXiv 2104.14294): a student's views predict what a moving-average teacher says of the global ones.
 
-In: two global views and ``method.local_views`` small ones. Out: cross-entropy between sharpened, centred teacher
-outputs and student outputs. Loss, head and momentum are lightly's; wired here: the teacher sees only global views, and
-the prototypes stand still for the first epoch. The teacher's temperature stays at 0.04, the paper's first value.
+In: two global views (four with combined views) and ``method.local_views`` small ones. Out: cross-entropy between
+sharpened, centred teacher outputs and student outputs, over every two different views. Loss, head and momentum are
+lightly's; wired here: the teacher sees only global views, the prototypes stand still for the first epoch, the teacher's
+temperature rises. The published rise of the weight decay is left out: a run has one.
 
-Shapes: B samples on this worker, D dimensions of the backbone, K prototypes.
+Shapes: B samples on this worker, D dimensions of the backbone, K prototypes, V views, G of them global.
 """
 
 from __future__ import annotations
@@ -13,20 +14,34 @@ import torch
 from lightly.loss import DINOLoss
 from torch import Tensor, nn
 
-from wildray.config import Config
+from wildray.config import Config, MethodConfig
 from wildray.learning.backbone import Backbone
 from wildray.learning.batch import Batch
-from wildray.learning.heads import Teacher, dino_head
+from wildray.learning.heads import Teacher, dino_head, hold_still
 from wildray.learning.methods.base import Method, full_precision
+from wildray.learning.multicrop import by_size, multicrop_views
 from wildray.learning.optim import Recipe
-from wildray.learning.views import View, Views
 
-TEACHER_TEMPERATURE = 0.04
-LOCAL_SHARE = 96 / 224
-"""Side of a local view as a share of a global one's, and the multi-crop areas below: DINO, section 3."""
-LOCAL_AREA = (0.05, 0.4)
+TEACHER_TEMPERATURES = (0.04, 0.07)
+"""Of the teacher at the start and after its warm-up (section 3, implementation details)."""
+WARMUP_STEPS = 37_500
+"""Length of that warm-up: the authors' 30 epochs of 1.28 million images in batches of 1,024. Counted in steps, since 30
+epochs of a small data set are few: a teacher at 0.07 within 200 steps is too soft to learn from (64 animals, a small
+encoder, 200 steps: similarity of positives over negatives 0.09 at 0.07, 0.62 at 0.04, 0.04 untrained). The authors'
+code, too, stays at 0.04 by default."""
+FROZEN_SHARE = 0.1
+"""The prototypes stand still for one epoch (the authors' code), and at most for this share of a run of few epochs."""
 NUM_LOCAL = 6
 """Local views in lightly's benchmark of DINO."""
+MOMENTUM = 0.996
+"""Of the teacher at the start (section 3)."""
+TEACHER_MEMORY = 0.1
+"""Longest memory of the teacher as a share of a run: 0.95 instead of 0.996 for 200 steps, 0.996 from 2,500."""
+STUDENT_TEMPERATURE = 0.1
+NUM_PROTOTYPES, HIDDEN_DIM = 4096, 2048
+"""The hidden layers are the paper's. Its 65,536 prototypes, for 1.28 million images, would be three times a ViT-Tiny's
+weights and a quarter of its arithmetic (2 views of 96 px, 6 of 48); 4,096 are a fifth of its weights and, with the
+hidden layers, 7 % of its arithmetic."""
 
 
 class DINO(Method):
@@ -34,66 +49,57 @@ class DINO(Method):
 
     recipe = Recipe("adamw", learning_rate=5e-4, weight_decay=0.04, scaling="sqrt", reference_batch=64)
     stock_recipe = Recipe("sgd", learning_rate=0.03, weight_decay=1e-4)
-    progress: Tensor
 
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
         super().__init__(backbone, config, num_identities=num_identities)
         settings = config.method
-        self.views = dino_views(config)
+        num_local = NUM_LOCAL if settings.local_views is None else settings.local_views
+        self.views, self.num_global = multicrop_views(config, backbone, num_local=num_local)
         # transformers have no batch statistics, and their heads want none
         convolutional = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules())
-        num_prototypes = settings.projection_dim or 4096
+        num_prototypes = settings.projection_dim or NUM_PROTOTYPES
         self.head = dino_head(
             backbone.dim,
-            hidden_dim=settings.hidden_dim or 2048,
+            hidden_dim=settings.hidden_dim or HIDDEN_DIM,
             output_dim=num_prototypes,
             batch_norm=convolutional,
         )
-        momentum = 0.996 if settings.momentum is None else settings.momentum
-        self.teacher = Teacher(nn.Sequential(backbone, self.head), momentum=momentum)
-        self.loss = DINOLoss(num_prototypes, student_temp=settings.temperature or 0.1, teacher_temp=TEACHER_TEMPERATURE)
-        self.register_buffer("progress", torch.zeros(()))
-        for prototype in self.head.last_layer.parameters():
-            if prototype.requires_grad:
-                prototype.register_hook(self._frozen_first_epoch)
+        self.teacher = dino_teacher(nn.Sequential(backbone, self.head), settings, published=MOMENTUM)
+        self.loss = DINOLoss(num_prototypes, student_temp=settings.temperature or STUDENT_TEMPERATURE)
+        hold_still(self.head.last_layer, while_true=lambda: prototypes_stand_still(self.teacher, config))
 
     def forward(self, batch: Batch) -> Tensor:
         """Loss () of the batch; the centre is the mean over all workers."""
-        with torch.no_grad():
-            teacher_bk = [self.teacher(view) for view in batch.views[:2]]
-        student_bk = [self.head(self.backbone(view)) for view in batch.views]
-        with full_precision(student_bk[0]):
-            loss = self.loss([out.float() for out in teacher_bk], [out.float() for out in student_bk])
+        teacher_gbk = self.teacher(torch.cat(batch.views[: self.num_global])).chunk(self.num_global)
+        student_vbk = self.head(torch.cat(by_size(self.backbone, batch.views))).chunk(len(batch.views))
+        with full_precision(student_vbk[0]):
+            dtype = torch.promote_types(self.loss.center.dtype, torch.float32)
+            loss = self.loss(
+                [out.to(dtype) for out in teacher_gbk],
+                [out.to(dtype) for out in student_vbk],
+                teacher_temp=teacher_temperature(self.teacher),
+            )
         assert isinstance(loss, Tensor)
         return loss
 
     def after_step(self, progress: float) -> None:
         """Move the teacher; its momentum rises to 1 over training."""
         self.teacher.follow(nn.Sequential(self.backbone, self.head), progress)
-        self.progress.fill_(progress)
-
-    def _frozen_first_epoch(self, gradient: Tensor) -> Tensor:
-        # a hook, and not requires_grad, which may not change under DistributedDataParallel
-        return gradient * float(float(self.progress) >= 1 / self.config.train.epochs)
 
 
-def dino_views(config: Config) -> Views:
-    """Two global views (of the pair's two crops, or of one), and local ones of the two in turn."""
-    base = Views.of(config.augment, kind=config.train.views, size_px=config.backbone.image_size).views
-    num_local = NUM_LOCAL if config.method.local_views is None else config.method.local_views
-    # whole patches of 16 pixels, which every common transformer takes
-    size_px = max(32, round(config.backbone.image_size * LOCAL_SHARE / 16) * 16)
-    local = tuple(
-        View(
-            source=base[i % 2].source,
-            size_px=size_px,
-            min_area=LOCAL_AREA[0],
-            max_area=LOCAL_AREA[1],
-            color_jitter=config.augment.color_jitter,
-            grayscale=config.augment.grayscale,
-            blur=config.augment.blur,
-            flip=config.augment.flip,
-        )
-        for i in range(num_local)
-    )
-    return Views(base + local)
+def dino_teacher(network: nn.Module, settings: MethodConfig, *, published: float) -> Teacher:
+    """A teacher with the configured momentum, or with the published one as far as the run is long enough for it."""
+    if settings.momentum is not None:
+        return Teacher(network, momentum=settings.momentum)
+    return Teacher(network, momentum=published, memory=TEACHER_MEMORY)
+
+
+def teacher_temperature(teacher: Teacher) -> float:
+    """The teacher's temperature after the steps that it has followed."""
+    low, high = TEACHER_TEMPERATURES
+    return low + (high - low) * min(1.0, int(teacher.num_steps) / WARMUP_STEPS)
+
+
+def prototypes_stand_still(teacher: Teacher, config: Config) -> bool:
+    """Whether the last layer is not trained yet."""
+    return float(teacher.progress) < min(1 / config.train.epochs, FROZEN_SHARE)

@@ -1,19 +1,20 @@
-"""SimCLR (arXiv 2002.05709): a pair's two views attract, all other views of the batch repel.
+"""SimCLR (arXiv 2002.05709): the views of a sample attract, those of other animals repel.
 
-In: two views. Out: the NT-Xent loss over the batches of all workers. The loss and the head are lightly's.
+In: two or more views. Out: the NT-Xent loss over the batches of all workers, with what facts say of the negatives. The
+head is lightly's.
 
-Shapes: B samples on this worker, D dimensions of the backbone, P of the projection.
+Shapes: B samples on this worker, V views, D dimensions of the backbone, P of the projection.
 """
 
 from __future__ import annotations
 
 import torch
-from lightly.loss import NTXentLoss
 from torch import Tensor
 
 from wildray.config import Config
 from wildray.learning.backbone import Backbone
 from wildray.learning.batch import Batch
+from wildray.learning.contrast import Rules, known_of, multi_view_nt_xent
 from wildray.learning.heads import simclr_head
 from wildray.learning.methods.base import Method, full_precision
 from wildray.learning.optim import Recipe
@@ -21,9 +22,11 @@ from wildray.learning.views import Views
 
 
 class SimCLR(Method):
-    """Two views, one backbone, one head."""
+    """One backbone, one head."""
 
+    negatives = True
     recipe = Recipe("adamw", learning_rate=1e-3, weight_decay=0.05, scaling="sqrt", reference_batch=64)
+    # lightly's benchmark: 0.075 * sqrt(batch)
     stock_recipe = Recipe("lars", learning_rate=1.2, weight_decay=1e-6, scaling="sqrt", reference_batch=256)
 
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
@@ -33,15 +36,13 @@ class SimCLR(Method):
         self.head = simclr_head(
             backbone.dim, hidden_dim=settings.hidden_dim or 2048, output_dim=settings.projection_dim or 128
         )
-        self.loss = NTXentLoss(temperature=settings.temperature or 0.2, gather_distributed=True)
+        self.rules = Rules.of(settings)
+        self.temperature = settings.temperature or 0.2
 
     def forward(self, batch: Batch) -> Tensor:
         """NT-Xent loss () of the batch; negatives come from all workers."""
-        # one pass over both views: half the kernel launches, and batch normalisation over both
-        h_2bd = self.backbone(torch.cat(batch.views))
-        z_2bp = self.head(h_2bd)
-        with full_precision(z_2bp):
-            z0_bp, z1_bp = z_2bp.float().chunk(2)
-            loss = self.loss(z0_bp, z1_bp)
-        assert isinstance(loss, Tensor)
-        return loss
+        # one pass over all views: fewer kernel launches, and batch normalisation over all
+        z_vbp = self.head(self.backbone(torch.cat(batch.views))).unflatten(0, (len(batch.views), -1))
+        with full_precision(z_vbp):
+            z_bvp = z_vbp.float().transpose(0, 1)
+            return multi_view_nt_xent(z_bvp, known_of(batch), rules=self.rules, temperature=self.temperature)

@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+
+from bench import background, methods, nyala
+from bench.verdicts import contrast, mean_weights, pooled_std, status
+
+IDENTITY = np.repeat(np.arange(30), 4)
+
+
+def result(mean, *, seed=0, spread=0.05, gain_low=0.01, rank=(20.0, 30.0), embedding_rank=20.0, error=None):
+    precision = np.random.default_rng(7).normal(mean, spread, 30)[IDENTITY]
+    names = [
+        f"{part}{name}"
+        for part in ("", "either_flank_", "background_", "camera_", "validation_")
+        for name in ("mAP", "chance_mAP")
+    ]
+    figures = dict.fromkeys(
+        [*names, "cmc_1", "cmc_5", "chance_cmc_1", *(f"cmc_{k}_{end}" for k in (1, 5) for end in ("low", "high"))], 0.1
+    )
+    return {
+        "error": error,
+        "seed": seed,
+        "commit": "abc",
+        "before": {**figures, "rank": rank[0]},
+        "after": {**figures, "rank": rank[1], "mAP": float(precision.mean()), "validation_mAP": mean},
+        "gain": {"mAP": 0.02, "mAP_low": gain_low, "mAP_high": 0.1},
+        "loss_first": 4.0,
+        "loss_last": 3.0,
+        "embedding_rank": embedding_rank,
+        "embedding_std": 0.5,
+        "seconds": 100.0,
+        "images_per_s": 80.0,
+        "num_steps": 430,
+        "num_seen_images": 27520,
+        "average_precision": precision.tolist(),
+        "identity": IDENTITY.tolist(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({}, "learned"),
+        ({"gain_low": -0.01}, "no gain"),
+        ({"gain_low": -0.01, "rank": (20.0, 10.0)}, "did not learn"),
+        ({"embedding_rank": 1.1}, "did not learn"),
+        ({"error": "The loss became nan"}, "failed"),
+    ],
+)
+def test_status(changes, word):
+    assert status(result(0.3, **changes)) == word
+
+
+def test_contrast_against_a_naive_sum():
+    results = {"a": result(0.4), "b": result(0.3), "c": result(0.2)}
+    found = contrast(results, {"a": 1.0, "b": -0.5, "c": -0.5}, seed_std=0.01)
+    naive = [a - (b + c) / 2 for a, b, c in zip(*(results[name]["average_precision"] for name in "abc"), strict=True)]
+    assert np.isclose(found.value, sum(naive) / len(naive))
+    assert np.isclose(found.seed_error, 0.01 * np.sqrt(1.5))
+    assert found.low <= found.value <= found.high
+
+
+@pytest.mark.parametrize(
+    ("difference", "seed_std", "verdict"),
+    [
+        (0.1, 0.01, "held"),
+        (-0.1, 0.01, "not held"),
+        (0.1, 0.2, "undecided"),
+        (0.1, np.nan, "undecided"),
+        (0.0, 0.01, "undecided"),
+    ],
+)
+def test_verdict(difference, seed_std, verdict):
+    results = {"a": result(0.3 + difference), "b": result(0.3)}
+    assert contrast(results, {"a": 1.0, "b": -1.0}, seed_std=seed_std).verdict == verdict
+
+
+def test_individuals_that_disagree_leave_it_undecided():
+    results = {"a": result(0.3), "b": result(0.3)}
+    noise = np.random.default_rng(1).normal(0.01, 0.3, 30)[IDENTITY]
+    results["a"]["average_precision"] = (np.array(results["b"]["average_precision"]) + noise).tolist()
+    assert contrast(results, {"a": 1.0, "b": -1.0}, seed_std=1e-6).verdict == "undecided"
+
+
+def test_runs_that_collapsed_decide_nothing():
+    results = {"a0": result(0.4), "a1": result(0.9, embedding_rank=1.0), "b0": result(0.2)}
+    assert mean_weights([["a0", "a1"], ["b0", "b1"], ["c0"]], results, sign=1.0) == {"a0": 0.5, "b0": 0.5}
+
+
+def test_spread_between_seeds_is_pooled_within_settings():
+    results = {"a0": result(0.4), "a1": result(0.5), "b0": result(0.1), "b1": result(0.1), "c0": result(0.9)}
+    means = {name: one["after"]["mAP"] for name, one in results.items()}
+    naive = np.sqrt((np.var([means["a0"], means["a1"]], ddof=1) + 0) / 2)
+    assert np.isclose(pooled_std(results, [["a0", "a1"], ["b0", "b1"], ["c0", "c1"]]), naive)
+    assert np.isnan(pooled_std(results, [["c0"]]))
+
+
+@pytest.mark.parametrize("bench", [methods, background, nyala], ids=lambda bench: bench.__name__)
+def test_a_page_of_nothing_says_so(bench):
+    page = bench.page({})
+    assert "not yet run" in page
+    assert "nan" not in page
+
+
+def test_the_page_of_methods_decides_by_its_rule():
+    results = {}
+    for seed in methods.SEEDS:
+        for method in methods.LABEL_FREE:
+            results[methods.Spec(method, seed=seed).name] = result(0.4 + 0.001 * seed, seed=seed)
+        for method in methods.SUPERVISED:
+            results[methods.Spec(method, seed=seed).name] = result(0.3 + 0.001 * seed, seed=seed)
+    results[methods.Spec("moco", seed=1).name] = result(0.0, embedding_rank=1.0)
+    verdicts = list(methods.claims(results).values())
+    assert verdicts[0].startswith("**Held**")
+    assert verdicts[0].endswith("26 runs.")  # one of 27 collapsed
+    assert all(verdict.startswith("**Undecided**") for verdict in verdicts[1:])
+    page = methods.page(results)
+    assert "| moco | 1 did not learn, 2 learned | 3 |" in page
+    assert "27,520 in 430" in page
+
+
+def test_validation_chooses_the_rate_and_failures_do_not_count():
+    names = [nyala.name_of("simclr", rate, 0) for rate in nyala.RATES]
+    assert nyala.best_rate("simclr", {names[0]: result(0.3)}) is None
+    assert nyala.best_rate("simclr", {names[0]: result(0.3), names[1]: result(0.4)}) == nyala.RATES[1]
+    assert nyala.best_rate("simclr", {names[0]: result(0.3), names[1]: result(0.4, error="nan")}) == nyala.RATES[0]
+    assert "| simclr | 0.1 | 1 |" in nyala.page({names[0]: result(0.3), names[1]: result(0.4)})
+
+
+def test_painting_over_leaves_the_rim_and_nothing_of_the_animal():
+    images = np.zeros((2, 3, 8, 8), np.uint8)
+    images[:, :, 2:6, 2:6] = 200  # the animal
+    images[0, 0] += 10
+    out = background.without_animals(images, np.array([[0.25, 0.25, 0.75, 0.75], [0, 0, 1, 1]]))
+    assert out[0, 0].tolist() == np.full((8, 8), 10).tolist()
+    assert (out[0, 1:] == 0).all()
+    assert (out[1] == 128).all()
+
+
+def test_the_boxes_of_labelled_crops():
+    columns = {"bbox": ["[100, 100, 100, 50]", "[0, 0, 100, 50]"]}
+    boxes = background.animal_boxes(columns, padding=0.1, frame_size=(640, 360))
+    assert np.allclose(boxes[0], [10 / 120, 5 / 60, 110 / 120, 55 / 60])
+    assert np.allclose(boxes[1], [0, 0, 100 / 110, 50 / 55])  # the frame ends there
+
+
+def test_each_remedy_is_on_its_page_and_compared_with_none():
+    results = {
+        background.name_of("resnet18", remedy, seed): result(0.4 if remedy == "swap" else 0.3 + 0.001 * seed, seed=seed)
+        for remedy in background.REMEDIES
+        for seed in background.SEEDS
+    }
+    page = background.page(results)
+    assert "- ResNet-18, 64 px, animal onto other cameras' empty frames: **helps**" in page
+    assert "- ResNet-18, 64 px, scenery grey: **undecided**" in page
+    assert "- ViT-Tiny/16, 64 px, scenery grey: not yet run" in page

@@ -1,0 +1,157 @@
+import dataclasses
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from learning_store import DETECTIONS_DIGEST, PAIRS_DIGEST, make_store, tiny_config
+
+from wildray.errors import StoreError
+from wildray.learning.batch import Crops, Facts
+from wildray.learning.crops import open_cache
+from wildray.learning.ingest import epoch_batches, load_ahead
+from wildray.learning.labels import read_samples
+from wildray.learning.methods import METHODS
+from wildray.learning.ray_ingest import Source, decoding_share, load_through_ray, packed, unpacked
+from wildray.learning.train import pretrain
+
+
+@pytest.fixture(scope="module")
+def ray_here():
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    import ray
+
+    # workers cannot import this file, which lies on no path of theirs
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=2)
+    yield
+    ray.shutdown()
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def tensors(crops) -> dict[str, torch.Tensor]:
+    found = {field.name: getattr(crops, field.name) for field in dataclasses.fields(crops)}
+    found |= {f"facts.{field.name}": getattr(crops.facts, field.name) for field in dataclasses.fields(crops.facts)}
+    return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+
+
+def assert_equal(first, second):
+    ours, theirs = tensors(first), tensors(second)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert value.dtype == theirs[name].dtype
+        assert torch.equal(value.nan_to_num(-1), theirs[name].nan_to_num(-1)), name
+
+
+def test_packed_crops_are_unpacked_as_they_were():
+    images = torch.randint(0, 256, (6, 5, 5, 3), dtype=torch.uint8).permute(0, 3, 1, 2).view(2, 3, 3, 5, 5)
+    ids = torch.arange(6).view(2, 3)
+    facts = Facts(ids, ids + 1, torch.rand(2, 3, 4), ids, torch.full((2, 3), torch.nan, dtype=torch.float64))
+    crops = Crops(images, torch.arange(3), torch.arange(3) - 2**62, facts)
+    again = unpacked(packed(crops))
+    assert_equal(crops, again)
+    assert again.labels is None
+    assert again.images.stride() == images.stride()
+    again.images.zero_()  # a copy of its own, that may be written to
+
+
+def streams(store, config, order, **settings):
+    samples = read_samples(config, store, PAIRS_DIGEST)
+    native = load_ahead(open_cache(config, store, samples, cache_bytes=0, threads=1), samples, order, **settings)
+    return native, load_through_ray(Source(config, store, PAIRS_DIGEST), order, **settings)
+
+
+@pytest.mark.parametrize(("rank", "num_workers", "first_step", "num_sources"), [(0, 1, 0, 2), (1, 2, 5, 1)])
+def test_ray_gives_the_batches_of_native_in_the_same_order(
+    pair_store, ray_here, rank, num_workers, first_step, num_sources
+):
+    config = tiny_config()
+    order = epoch_batches(read_samples(config, pair_store, PAIRS_DIGEST), config, METHODS["simclr"], epoch=1)
+    settings = {"seed": 0, "epoch": 1, "first_step": first_step, "num_sources": num_sources}
+    native, through_ray = streams(pair_store, config, order, rank=rank, num_workers=num_workers, **settings)
+    num = 0
+    for ours, theirs in zip(native, through_ray, strict=True):
+        assert_equal(ours, theirs)
+        num += 1
+    assert num == len(order) - first_step
+
+
+def executors() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "Executor" in thread.name and "ray" in repr(thread)]
+
+
+def test_a_stream_that_is_left_early_leaves_nothing_running(pair_store, ray_here):
+    import ray
+
+    order = np.arange(96).reshape(48, 2)
+    settings = {"seed": 0, "epoch": 0, "first_step": 0, "num_sources": 2, "rank": 0, "num_workers": 1}
+    for _ in range(2):
+        _, through_ray = streams(pair_store, tiny_config(), order, **settings)
+        next(through_ray)
+        through_ray.close()
+    deadline = time.monotonic() + 20
+    while executors() or ray.available_resources().get("CPU") != 2:
+        assert time.monotonic() < deadline, executors()
+        time.sleep(0.1)
+
+
+def test_a_missing_pack_is_the_error_that_native_raises(tmp_path, ray_here):
+    store = make_store(str(tmp_path / "s"), num_pairs=12)
+    store.path("crops", DETECTIONS_DIGEST, "chunk1-000.arrow").unlink()
+    settings = {"seed": 0, "epoch": 0, "first_step": 0, "num_sources": 2, "rank": 0, "num_workers": 1}
+    _, through_ray = streams(store, tiny_config(), np.arange(12).reshape(6, 2), **settings)
+    with pytest.raises(StoreError, match="chunk1-000"):
+        list(through_ray)
+
+
+@pytest.mark.parametrize(
+    ("total", "held", "num_workers", "expected"),
+    [(2, 1, 2, (0.0, 1)), (2, 2, 1, (0.0, 2)), (2, 0, 1, (1.0, 2)), (70, 3, 2, (1.0, 32)), (9, 2, 4, (0.0, 2))],
+)
+def test_decoding_takes_the_cpus_that_training_leaves(monkeypatch, total, held, num_workers, expected):
+    class Context:
+        def get_actor_id(self):
+            return "training worker"
+
+        def get_assigned_resources(self):
+            return {"CPU": held}
+
+    monkeypatch.setattr("ray.get_runtime_context", Context)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": total})
+    assert decoding_share(num_workers) == expected
+
+
+class DiesOnce:
+    """A probe whose first call kills the worker that it is in: after the first epoch, before its end is saved."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+
+    def __call__(self, backbone) -> dict[str, float]:
+        if not os.path.exists(self.mark):
+            Path(self.mark).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"mAP": 0.5}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_training_through_ray_killed_in_mid_epoch_ends_with_the_weights_of_native(tmp_path, ray_here, workers):
+    store = make_store(str(tmp_path / "s"))
+    mark = tmp_path / "mark"
+    pretrain(tiny_config(workers=workers, train__epochs=2), store, run="native")
+    config = tiny_config(workers=workers, train__epochs=2, train__ingest="ray", train__checkpoint_steps=4)
+    pretrain(config, store, run="ray", probe=DiesOnce(str(mark)))
+    assert mark.exists()
+    first, second = (
+        safetensors.torch.load_file(store.path("models", run, "backbone.safetensors")) for run in ("native", "ray")
+    )
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
