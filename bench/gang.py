@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 from wildray.config import Config
 from wildray.learning.job import Job, Place
@@ -75,7 +75,7 @@ def run_gang(config: Config, store: Store, *, run: str, threads: int, stop_after
     """
     with tempfile.TemporaryDirectory() as folder:
         workers = config.scale.workers
-        mp.spawn(_member, args=(config, store, run, threads, stop_after, folder), nprocs=workers)
+        spawn(_member, args=(config, store, run, threads, stop_after, folder), nprocs=workers)
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(workers)]
 
 

@@ -9,6 +9,7 @@ in a process that never imports DeepSpeed.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -80,6 +81,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    # glibc would keep what is freed below 32 MB, and the figures would be those of its heap, not of the model
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "131072"
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     lines = [
         "# Peak memory of a worker",
@@ -89,7 +92,9 @@ def main() -> None:
         f"`python -m bench.memory`. MB are 2^20 bytes; two figures are the least and the most of the workers.",
         "",
         "Resident memory counts mapped files too, such as torch's libraries; anonymous memory (RssAnon, sampled every "
-        "20 ms) is the process's own. The model's share is its peak less what the process held before there was one.",
+        "20 ms) is the process's own. The model's share is its peak less what the process held before there was one; "
+        "under ZeRO it holds DeepSpeed's own modules too. glibc was told to give back what is freed "
+        "(`MALLOC_MMAP_THRESHOLD_=131072`), as GPU allocators reuse it.",
         "",
         "| strategy | peak resident | peak anonymous | of it the model's | peak anonymous, going on from a checkpoint "
         "| checkpoint on disk, all workers | backbone opens without DeepSpeed |",

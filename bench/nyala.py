@@ -186,10 +186,10 @@ def page(results: Results) -> str:
         "another encounter. Every network is EfficientNet-Lite0 at 128 px, begins with its ImageNet weights and sees "
         f"about {NUM_IMAGES:,} images; label-free methods get two views of single images and no identity, supervised "
         f"ones the identities. Each method is run with {' and '.join(f'{rate:g}' for rate in RATES)} times its "
-        "recipe's learning rate at seed 0, and mAP on the validation individuals chooses (teachers' momentum as in "
-        "methods.md). Whitening: the features of the start on principal components of the training images, each "
-        "divided by its deviation. Brackets are 95 % intervals over the test individuals, ± is the standard "
-        "deviation over seeds; the intervals of CMC are seed 0's.",
+        "recipe's learning rate at seed 0, and mAP on the validation individuals chooses. Whitening: the features of "
+        "the start on principal components of the training images, each divided by its deviation. Brackets are 95 % "
+        "intervals over the test individuals, ± is the standard deviation over seeds; the intervals of CMC are seed "
+        "0's.",
         _results_table(results),
         "## Label-free or supervised\n\n" + _verdicts(results),
     ]

@@ -30,8 +30,8 @@ from wildray.store import Store
 logger = logging.getLogger(__name__)
 
 MIN_IOU = 0.2
-"""``mine.min_iou``: from there on, two boxes are one animal to the label-free methods too. A motion detector often boxes
-the part that moves: at the usual 0.5, half of its crops of animals would have no label."""
+"""``mine.min_iou``: from there on, two boxes are one animal to the label-free methods too. A motion detector often
+boxes the part that moves: at the usual 0.5, half of its crops of animals would have no label."""
 CORNERS = ["x1_px", "y1_px", "x2_px", "y2_px"]
 
 

@@ -16,6 +16,8 @@ from wildray.learning.backbone import (
     new_backbone,
     open_backbone,
 )
+from wildray.learning.job import make_method
+from wildray.learning.networks import plain_attention
 from wildray.learning.pypi import pypi_weights, timm_names
 from wildray.learning.stored_weights import load_weights
 
@@ -140,8 +142,10 @@ def test_weights_made_for_a_class_token_fit_an_average(tmp_path):
     assert torch.equal(average.net.fc_norm.weight, token.net.norm.weight)
     assert average.digest() != token.digest()
     average.save(path)
-    back = load_backbone(BackboneConfig(name="vit_tiny_patch16_224", image_size=32, weights=str(path)))
-    assert back.digest() == token.digest()
+    back = load_backbone(BackboneConfig(name="vit_tiny_patch16_224", image_size=32, weights=str(path), pooling="token"))
+    assert torch.equal(back.net.norm.weight, token.net.norm.weight)
+    kept = load_backbone(BackboneConfig(name="vit_tiny_patch16_224", image_size=32, weights=str(path)))
+    assert kept.digest() == average.digest()
 
 
 def test_pooling_is_for_transformers():
@@ -295,3 +299,36 @@ def test_the_pypi_packages_names_are_timms():
     named = timm_names(given | {"_fc.weight": torch.zeros(1000, 1280), "_fc.bias": torch.zeros(1000)})
     assert named.keys() == wanted.keys()
     assert all(named[key] is wanted[key] for key in wanted)
+
+
+def test_a_random_transformer_averages_its_patches_through_batch_normalisation(tmp_path):
+    config = Config.load(overrides={"backbone.name": "vit_tiny_patch16_224", "backbone.image_size": 32})
+    backbone = first_backbone(config)
+    assert backbone.pooling == "average_batchnorm"
+    images = torch.rand(6, 3, 32, 32)
+    with torch.no_grad():
+        out = backbone.train()(images)
+        tokens = backbone.net.forward_features(backbone.normalised(images))[:, 1:].mean(dim=1)
+    expected = (tokens - tokens.mean(dim=0)) / (tokens.var(dim=0, unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
+    path = tmp_path / "vit.safetensors"
+    backbone.eval().save(path)
+    again = open_backbone(path).eval()
+    assert again.digest() == backbone.digest()
+    # as a start of other training, too, it keeps what it was trained with
+    start = load_backbone(BackboneConfig(name="vit_tiny_patch16_224", image_size=32, weights=str(path)))
+    assert (start.pooling, start.digest()) == (backbone.pooling, backbone.digest())
+    token = Config.load(overrides={"backbone.image_size": 32, "train.method": "dinov2"})
+    assert first_backbone(token).pooling == "default"
+    with pytest.raises(ConfigError, match=r"average_batchnorm with train\.method dinov2"):
+        make_method(Config.load(overrides={"train.method": "dinov2", "backbone.pooling": "average_batchnorm"}))
+
+
+def test_attention_step_by_step_gives_the_same():
+    backbone = new_backbone("vit_tiny_patch16_224", 32).eval()
+    images = torch.rand(2, 3, 32, 32)
+    expected = backbone(images)
+    assert any(getattr(module, "fused_attn", False) for module in backbone.modules())
+    plain_attention(backbone)
+    assert not any(getattr(module, "fused_attn", False) for module in backbone.modules())
+    torch.testing.assert_close(backbone(images), expected, atol=1e-5, rtol=1e-4)

@@ -8,6 +8,7 @@ from wildray.learning.checkpoint import (
     KEEP,
     Shard,
     State,
+    check_newest,
     checkpoints,
     load_newest,
     remove_temporary,
@@ -133,6 +134,9 @@ def test_parts_of_other_workers_or_another_strategy_are_refused(tmp_path, wanted
     save_shards(Store(str(tmp_path)), run_dir, 2)
     with pytest.raises(ConfigError, match=message):
         load_newest(run_dir, CPU, shard=wanted)
+    with pytest.raises(ConfigError, match=message):
+        check_newest(run_dir, wanted)
+    check_newest(run_dir, Shard("zero2", 0, 2))
 
 
 def test_a_whole_checkpoint_is_no_part(tmp_path):

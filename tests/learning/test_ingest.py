@@ -3,11 +3,12 @@ import datetime as dt
 import numpy as np
 import pytest
 import torch
-from learning_store import DETECTIONS_DIGEST, PAIRS_DIGEST, make_store
+from learning_store import DETECTIONS_DIGEST, PAIRS_DIGEST, make_store, tiny_config
 
 from wildray.errors import StageError, StoreError
 from wildray.learning.crops import CropCache, read_crops
-from wildray.learning.ingest import load_ahead
+from wildray.learning.ingest import epoch_batches, load_ahead
+from wildray.learning.methods import METHODS
 from wildray.learning.pairs import read_pairs
 from wildray.packs import PackReader
 from wildray.schema import hash64
@@ -111,3 +112,25 @@ def test_pairs_without_crops_are_refused_and_so_are_none(tmp_path):
         read_pairs(bare, PAIRS_DIGEST)
     with pytest.raises(StageError, match="nothing to train on"):
         read_pairs(make_store(str(tmp_path / "none"), num_pairs=0), PAIRS_DIGEST)
+
+
+@pytest.mark.parametrize(("method", "balance"), [("simclr", "none"), ("simclr", "camera"), ("byol", "none")])
+def test_workers_that_become_more_or_fewer_in_mid_epoch_go_on_in_the_same_order(pair_store, method, balance):
+    config = tiny_config(train__method=method, train__balance=balance)
+    pairs = read_pairs(pair_store, PAIRS_DIGEST)
+    order = epoch_batches(pairs, config, METHODS[method], epoch=2)
+    assert len(np.unique(order)) == 96
+    cache = CropCache(pair_store, pairs, side_px=8, cache_bytes=2**20, threads=1)
+    settings = {"seed": 0, "epoch": 2, "num_sources": 2}
+    for num_workers in (1, 2, 4, 8):
+        parts = [
+            [
+                crops.index.tolist()
+                for crops in load_ahead(
+                    cache, pairs, order, first_step=3, rank=rank, num_workers=num_workers, **settings
+                )
+            ]
+            for rank in range(num_workers)
+        ]
+        joined = [[number for part in step for number in part] for step in zip(*parts, strict=True)]
+        assert joined == order[3:].tolist()

@@ -16,6 +16,7 @@ from wildray.learning.labels import check_unseen, identity_order, read_labels, w
 from wildray.learning.loop import run_training
 from wildray.learning.methods import METHODS
 from wildray.packs import PackReader
+from wildray.retrieval.evaluate import evaluate
 from wildray.schema import hash64
 
 IMPORT = {"padding": 0.0, "longest_px": 64}
@@ -192,3 +193,15 @@ def test_labelled_images_that_make_no_batch_are_refused_before_a_run_is_begun(tm
     config = tiny_config(train__method="arcface", train__labels=digest, train__images_per_identity=8)
     with pytest.raises(StageError, match="15 labelled images do not fill a batch of 16"):
         check_samples(config, pair_store, digest, METHODS["arcface"])
+
+
+def test_a_supervised_run_is_not_evaluated_on_individuals_it_was_trained_on(tmp_path, pair_store):
+    names = [f"animal{i % 5}" for i in range(20)]
+    digest = import_labelled(pair_store, write_labels(tmp_path / "t", names), **IMPORT).digest
+    other = import_labelled(pair_store, write_labels(tmp_path / "e", ["eve", "eve", "animal3"]), **IMPORT).digest
+    config = tiny_config(train__method="arcface", train__labels=digest, train__epochs=1)
+    pair_store.write_text(config.to_yaml(), "models", "named", "config.yaml")
+    run_training(Job(config, pair_store, "named", digest), Place())
+    with pytest.raises(DataError, match="animal3"):
+        evaluate(config, pair_store, run="named")
+    assert pair_store.newest("labelled") == other

@@ -82,6 +82,30 @@ def test_ray_gives_the_batches_of_native_in_the_same_order(
     assert num == len(order) - first_step
 
 
+class Holder:
+    """Stands for a training worker: holds CPUs while it reads."""
+
+    def numbers(self, source, order, settings) -> list[list[int]]:
+        return [crops.index.tolist() for crops in load_through_ray(source, order, **settings)]
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_decoding_goes_on_where_training_holds_every_cpu(pair_store, ray_here, num_workers):
+    import ray
+
+    order = np.random.default_rng(0).permutation(96).reshape(12, 8)
+    settings = {"seed": 0, "epoch": 0, "first_step": 2, "num_sources": 2, "num_workers": num_workers}
+    source = Source(tiny_config(), pair_store, PAIRS_DIGEST)
+    holders = [ray.remote(num_cpus=2 // num_workers)(Holder).remote() for _ in range(num_workers)]
+    parts = ray.get(
+        [holder.numbers.remote(source, order, settings | {"rank": rank}) for rank, holder in enumerate(holders)],
+        timeout=240,
+    )
+    for holder in holders:
+        ray.kill(holder)
+    assert [[number for part in step for number in part] for step in zip(*parts, strict=True)] == order[2:].tolist()
+
+
 def executors() -> list[str]:
     return [thread.name for thread in threading.enumerate() if "Executor" in thread.name and "ray" in repr(thread)]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from wildray.config import BackboneConfig, Config
 from wildray.errors import ConfigError, WeightsError
-from wildray.learning.networks import PoolingName, check_network, create_network
+from wildray.learning.networks import PoolingName, check_network, create_network, is_transformer
 from wildray.learning.pypi import pypi_weights
 from wildray.learning.stored_weights import (
     check_weights,
@@ -36,6 +37,8 @@ FORMAT = "wildray-backbone-1"
 FREEZE_RANDOM_PATCHES = True
 """What ``train.freeze_patches`` is where it is not set: whether a transformer that begins from random weights keeps its
 patch projection, as in MoCo v3 (arXiv 2104.02057, section 4.2)."""
+TOKEN_METHODS = ("dinov2",)
+"""Methods that train the class token beside the patches, and keep the published pooling from random weights too."""
 
 
 class Backbone(nn.Module):
@@ -214,7 +217,7 @@ def check_backbone(config: BackboneConfig) -> None:
 
 
 def load_backbone(config: BackboneConfig, *, seed: int = 0) -> Backbone:
-    """The backbone that a configuration names.
+    """The backbone that a configuration names; weights that pretrain wrote bring their pooling, if none is asked for.
 
     Raises:
         ConfigError: The name, the size or the pooling is not one that timm has.
@@ -224,6 +227,7 @@ def load_backbone(config: BackboneConfig, *, seed: int = 0) -> Backbone:
     pretrained = config.weights == "timm"
     if config.weights in ("none", "timm"):
         return new_backbone(config.name, config.image_size, seed=seed, pretrained=pretrained, pooling=config.pooling)
+    pooling = config.pooling
     if config.weights == "pypi":
         tensors, origin = pypi_weights(config.name), "the PyPI package"
     else:
@@ -233,7 +237,9 @@ def load_backbone(config: BackboneConfig, *, seed: int = 0) -> Backbone:
                 f"{config.weights} holds weights of {header['name']}, expected {config.name}: "
                 f"give --backbone.name {header['name']}."
             )
-    backbone = new_backbone(config.name, config.image_size, seed=seed, pooling=config.pooling)
+        if pooling == "default":
+            pooling = _pooling(header)
+    backbone = new_backbone(config.name, config.image_size, seed=seed, pooling=pooling)
     load_weights(backbone.net, tensors, name=config.name, origin=origin)
     return backbone
 
@@ -241,12 +247,18 @@ def load_backbone(config: BackboneConfig, *, seed: int = 0) -> Backbone:
 def first_backbone(config: Config) -> Backbone:
     """The backbone as training finds it: of ``train.seed``, its patch projection frozen where that is asked for.
 
+    A transformer's ``backbone.pooling default`` is an average through batch normalisation where weights are random.
+
     Raises:
         ConfigError: As ``load_backbone``, or ``train.freeze_patches`` is set and the network has no patches.
         WeightsError: As ``load_backbone``.
     """
-    backbone = load_backbone(config.backbone, seed=config.train.seed)
-    random = config.backbone.weights == "none"
+    wanted = config.backbone
+    random = wanted.weights == "none"
+    free = wanted.pooling == "default" and config.train.method not in TOKEN_METHODS
+    if random and free and is_transformer(wanted.name):
+        wanted = wanted.model_copy(update={"pooling": "average_batchnorm"})
+    backbone = load_backbone(wanted, seed=config.train.seed)
     frozen = config.train.freeze_patches
     if frozen or (frozen is None and FREEZE_RANDOM_PATCHES and random and backbone.is_transformer):
         backbone.freeze_patches(seed=config.train.seed if random else None)
@@ -265,11 +277,14 @@ def open_backbone(path: Path, *, image_size: int | None = None) -> Backbone:
             f"{path} does not say which network it is of, expected a file that pretrain wrote: "
             f"give --backbone.name and --backbone.weights {path} instead."
         )
-    # files from before pooling could be chosen say nothing of it
-    pooling = BackboneConfig.model_validate({"pooling": header.get("pooling", "default")}).pooling
-    backbone = new_backbone(header["name"], image_size or int(header["image_size"]), pooling=pooling)
+    backbone = new_backbone(header["name"], image_size or int(header["image_size"]), pooling=_pooling(header))
     load_weights(backbone.net, tensors, name=header["name"], origin=str(path))
     return backbone
+
+
+def _pooling(header: Mapping[str, str]) -> PoolingName:
+    # files from before pooling could be chosen, and files of others, say nothing of it
+    return BackboneConfig.model_validate({"pooling": header.get("pooling", "default")}).pooling
 
 
 def _output_dim(net: nn.Module, image_size: int) -> int:

@@ -145,6 +145,20 @@ def load_newest(
     return None
 
 
+def check_newest(run_dir: Path, shard: Shard | None) -> None:
+    """Refuse, before workers are started, a run whose checkpoints they could not go on from.
+
+    Args:
+        run_dir: The run's folder.
+        shard: What part a worker wants, whichever it is; None for the whole.
+
+    Raises:
+        ConfigError: As ``load_newest``.
+    """
+    for path in checkpoints(run_dir)[:1]:
+        _check_shares(path, shard)
+
+
 def remove_temporary(run_dir: Path) -> None:
     """Remove what a killed writer left half-written beside the checkpoints."""
     for path in (run_dir / "checkpoints").glob(".step-*"):

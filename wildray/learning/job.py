@@ -14,7 +14,7 @@ import torch
 
 from wildray.config import Config, TrainConfig
 from wildray.errors import StageError
-from wildray.learning.backbone import Backbone, first_backbone, load_backbone
+from wildray.learning.backbone import Backbone, first_backbone
 from wildray.learning.methods import Method, method_class
 from wildray.learning.optim import Recipe
 from wildray.schema import hash64
@@ -75,11 +75,6 @@ def make_method(config: Config, *, num_identities: int = 0) -> Method:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("heads", config.train.seed))
         return kind(backbone, config, num_identities=num_identities)
-
-
-def empty_backbone(config: Config) -> Backbone:
-    """A backbone of the configured shape, for weights to be put into."""
-    return load_backbone(config.backbone.model_copy(update={"weights": "none"}))
 
 
 def takes_bf16(precision: str, device: torch.device) -> bool:

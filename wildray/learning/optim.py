@@ -79,7 +79,8 @@ def make_optimizer(method: nn.Module, recipe: Recipe, train: TrainConfig) -> tor
     groups = [group for group in groups if group["params"]]
     peak = peak_learning_rate(recipe, train)
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=peak)
+        # fused: without temporary tensors, which under ZeRO are as large as a worker's whole part
+        return torch.optim.AdamW(groups, lr=peak, fused=True)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=peak, momentum=0.9)
     lars: torch.optim.Optimizer = LARS(groups, lr=peak, momentum=0.9)

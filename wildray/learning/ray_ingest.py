@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import io
 import logging
+import math
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -88,10 +89,15 @@ def load_through_ray(
     Raises:
         StoreError: A pack is missing or damaged.
     """
-    mine = np.stack([worker_slice(batch, rank=rank, num_workers=num_workers) for batch in order[first_step:]])
-    parts = [pa.table({"index": list(mine[at : at + STEPS_PER_TASK])}) for at in range(0, len(mine), STEPS_PER_TASK)]
+    mine = [worker_slice(batch, rank=rank, num_workers=num_workers) for batch in order[first_step:]]
+    if not mine:
+        return
     num_cpus, num_tasks = decoding_share(num_workers)
-    dataset = ray.data.from_arrow(parts).map_batches(
+    # from_arrow would ask for the types in a task that wants a CPU, and wait for ever where training holds them all
+    rows = ray.data.from_items(
+        [{"index": numbers.tolist()} for numbers in mine], override_num_blocks=math.ceil(len(mine) / STEPS_PER_TASK)
+    )
+    dataset = rows.map_batches(
         functools.partial(_decode, source=source, seed=seed, epoch=epoch, num_sources=num_sources),
         batch_size=1,
         batch_format="pyarrow",

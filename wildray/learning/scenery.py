@@ -59,8 +59,7 @@ def animal_mask(images: Tensor, box: Tensor, background: Tensor | None, has_back
         return whole_box
     difference = _difference(images, background, box)
     inside = box_mask(box, size, grow=GROW)
-    radius = max(1, round(CLOSE * size))
-    mask = _eroded(_dilated(difference * inside, radius), radius)
+    mask = _closed(difference * inside)
     area = (mask * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3)).clamp(min=1)
     mask = (blurred(mask, FEATHER * size) * 1.5).clamp(0, 1) * blurred(inside, FEATHER * size)
     believed = (has_background & (area >= LEAST_AREA)).view(-1, 1, 1, 1)
@@ -110,8 +109,7 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
     weights = torch.exp(-0.5 * (offsets / max(sigma, 1e-3)) ** 2)
     at = torch.arange(size, device=images.device)
     taken = (at.view(-1, 1) + offsets).clamp(0, size - 1)  # (P, 2 radius + 1)
-    matrix = torch.zeros(size, size, device=images.device)
-    matrix.scatter_add_(1, taken, (weights / weights.sum()).expand(size, -1))
+    matrix = ((taken.unsqueeze(2) == at) * (weights / weights.sum()).view(1, -1, 1)).sum(1)
     return matrix @ images @ matrix.T
 
 
@@ -135,11 +133,16 @@ def _median(values: Tensor, where: Tensor) -> Tensor:
     return chosen.nanmedian(dim=2).values.nan_to_num(0.0)
 
 
+def _closed(mask: Tensor) -> Tensor:
+    """(B, 1, P, P) with holes of a radius up to ``CLOSE`` shut; at half the resolution, an eighth of the time."""
+    size = mask.shape[-1]
+    small = F.interpolate(mask, size=(size // 2, size // 2), mode="area")
+    radius = max(1, round(CLOSE * size / 2))
+    shut = -_dilated(-_dilated(small, radius), radius)
+    return F.interpolate(shut, size=(size, size), mode="bilinear", align_corners=False).maximum(mask)
+
+
 def _dilated(mask: Tensor, radius: int) -> Tensor:
     side = 2 * radius + 1
     wide = F.max_pool2d(mask, (1, side), stride=1, padding=(0, radius))
     return F.max_pool2d(wide, (side, 1), stride=1, padding=(radius, 0))
-
-
-def _eroded(mask: Tensor, radius: int) -> Tensor:
-    return -_dilated(-mask, radius)

@@ -28,6 +28,7 @@ from ray.train.torch import TorchTrainer, get_device
 from wildray.config import Config
 from wildray.errors import ConfigError, StageError, nearest, user_error
 from wildray.learning.backbone import check_backbone
+from wildray.learning.checkpoint import check_newest
 from wildray.learning.follow import Follower
 from wildray.learning.ingest import check_labels, check_samples
 from wildray.learning.job import Job, Place, Probe
@@ -36,7 +37,7 @@ from wildray.learning.loop import run_training
 from wildray.learning.methods import method_class
 from wildray.learning.placing import check_shares, place_workers
 from wildray.learning.run import begun_settings, check_run_name, check_settings, claim_run, finished_result
-from wildray.learning.strategy import check_strategy
+from wildray.learning.strategy import check_strategy, shard_of
 from wildray.store import Store
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class PretrainResult:
         images_per_s: Crops trained on per second, over all workers, without measurements; median over epochs.
         seconds: Time spent training, over all attempts.
         pairs: Digest of the pairs, or of the labelled images that were trained on in their place.
-        workers: Processes of the last attempt.
+        workers: Processes, or the most of them where their number may change.
     """
 
     run: str
@@ -101,6 +102,7 @@ def pretrain(config: Config, store: Store, *, run: str, probe: Probe | None = No
             config = with_imported_labels(config, store)
             pairs = str(config.train.labels)
         check_settings(config, store, run)
+        check_newest(store.path("models", run), shard_of(config, Place(num_workers=workers)))
         done = finished_result(config, store, run)
         if done is None:
             check_samples(config, store, pairs, kind)
@@ -226,9 +228,8 @@ def _nodes() -> list[dict[str, Any]]:
 
 def _scaling(config: Config) -> ScalingConfig:
     placement = place_workers(config, [node["Resources"] for node in _nodes()])
-    return ScalingConfig(
-        num_workers=placement.workers, use_gpu=placement.use_gpu, resources_per_worker=placement.resources
-    )
+    workers: Any = placement.workers  # a range is Ray Train V2's; the types are of the class it takes the place of
+    return ScalingConfig(num_workers=workers, use_gpu=placement.use_gpu, resources_per_worker=placement.resources)
 
 
 @contextlib.contextmanager

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from wildray.config import Config
-from wildray.learning.backbone import Backbone
+from wildray.learning.backbone import Backbone, new_backbone
 from wildray.learning.batch import Batch
 from wildray.learning.checkpoint import Shard, State
-from wildray.learning.job import Place, empty_backbone
+from wildray.learning.job import Place
 from wildray.learning.methods import Method
 
 BUCKET = 25 * 2**20 // 4
@@ -113,16 +113,18 @@ class Zero:
             return self._method.backbone if self._place.rank == 0 else None
         from deepspeed.runtime.zero import GatheredParameters
 
-        weights: dict[str, Tensor] = dict(self._method.backbone.net.named_buffers())
-        for name, parameter in self._method.backbone.net.named_parameters():
-            with GatheredParameters([parameter]):
-                if self._place.rank == 0:
-                    weights[name] = parameter.data.detach().clone()
-        if self._place.rank:
-            return None
-        backbone = empty_backbone(self._config).to(self._place.device)
-        wanted = backbone.net.state_dict()
-        backbone.net.load_state_dict({name: weights[name] for name in wanted})
+        first = self._place.rank == 0
+        like = self._method.backbone
+        backbone = new_backbone(like.name, like.image_size, pooling=like.pooling) if first else None
+        wanted = {} if backbone is None else backbone.to(self._place.device).net.state_dict()
+        with torch.no_grad():
+            for name, buffer in like.net.named_buffers():
+                if name in wanted:
+                    wanted[name].copy_(buffer)
+            for name, parameter in like.net.named_parameters():
+                with GatheredParameters([parameter]):
+                    if first:
+                        wanted[name].copy_(parameter.data)
         return backbone
 
     def _load(self, state: State) -> None:

@@ -60,7 +60,11 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def after_step(self, progress: float) -> None:
-        """Called after every optimiser step.
+        """Called after every optimiser step, without a batch.
+
+        What it does to parameters must treat each number by itself, as a moving average does: where workers share
+        weights out (``scale.strategy zero3``), a worker has its part of every tensor here. Buffers are whole, and must
+        be equal on all workers.
 
         Args:
             progress: Share of training that is done, in (0, 1].

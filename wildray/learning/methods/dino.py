@@ -26,9 +26,7 @@ TEACHER_TEMPERATURES = (0.04, 0.07)
 """Of the teacher at the start and after its warm-up (section 3, implementation details)."""
 WARMUP_STEPS = 37_500
 """Length of that warm-up: the authors' 30 epochs of 1.28 million images in batches of 1,024. Counted in steps, since 30
-epochs of a small data set are few: a teacher at 0.07 within 200 steps is too soft to learn from (64 animals, a small
-encoder, 200 steps: similarity of positives over negatives 0.09 at 0.07, 0.62 at 0.04, 0.04 untrained). The authors'
-code, too, stays at 0.04 by default."""
+epochs of a small data set are few updates; short runs so stay near 0.04, which is the default of the authors' code."""
 FROZEN_SHARE = 0.1
 """The prototypes stand still for one epoch (the authors' code), and at most for this share of a run of few epochs."""
 NUM_LOCAL = 6
@@ -55,14 +53,14 @@ class DINO(Method):
         settings = config.method
         num_local = NUM_LOCAL if settings.local_views is None else settings.local_views
         self.views, self.num_global = multicrop_views(config, backbone, num_local=num_local)
-        # transformers have no batch statistics, and their heads want none
-        convolutional = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules())
+        # the heads of transformers have no batch statistics (section 3.2)
+        has_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules())
         num_prototypes = settings.projection_dim or NUM_PROTOTYPES
         self.head = dino_head(
             backbone.dim,
             hidden_dim=settings.hidden_dim or HIDDEN_DIM,
             output_dim=num_prototypes,
-            batch_norm=convolutional,
+            batch_norm=has_norm and not backbone.is_transformer,
         )
         self.teacher = dino_teacher(nn.Sequential(backbone, self.head), settings, published=MOMENTUM)
         self.loss = DINOLoss(num_prototypes, student_temp=settings.temperature or STUDENT_TEMPERATURE)

@@ -24,6 +24,7 @@ from lightly.utils.dist import world_size
 from torch import Tensor, nn
 
 from wildray.config import Config
+from wildray.errors import ConfigError
 from wildray.learning.backbone import Backbone
 from wildray.learning.batch import Batch
 from wildray.learning.gathering import gathered, gathered_facts
@@ -60,6 +61,11 @@ class DINOv2(Method):
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
         super().__init__(backbone, config, num_identities=num_identities)
         backbone.transformer("patch tokens, which train.method dinov2 trains with")
+        if backbone.pooling == "average_batchnorm":
+            raise ConfigError(
+                "backbone.pooling: got average_batchnorm with train.method dinov2, expected token or average: the "
+                "normalisation of its patches is that of its vector."
+            )
         settings = config.method
         num_local = NUM_LOCAL if settings.local_views is None else settings.local_views
         self.views, self.num_global = multicrop_views(config, backbone, num_local=num_local)

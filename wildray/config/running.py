@@ -1,0 +1,59 @@
+"""Settings of evaluation, and of where and how large everything runs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from wildray.config.section import Section
+
+
+class EvalConfig(Section):
+    """Which images ask, which answer, and which answers do not count."""
+
+    queries: str | None = None
+    """COLUMN=VALUE: only these rows are queries."""
+    gallery: str | None = None
+    """COLUMN=VALUE: only these rows are answers."""
+    exclude: tuple[str, ...] | None = None
+    """Columns: answers that share one with the query are dropped; default encounter where the column exists."""
+    same: tuple[str, ...] = ()
+    """Columns: only answers that share all of them with the query are kept, such as orientation."""
+    confidence: float = Field(0.95, gt=0, lt=1)
+    """Coverage of the intervals, by bootstrap over identities."""
+    num_bootstrap: int = Field(1000, ge=10)
+    """Bootstrap samples."""
+    seed: int = Field(0, ge=0)
+    """Seed of the bootstrap and of the random rankings of chance."""
+    batch_size: int = Field(64, ge=1)
+    """Images in a forward pass."""
+    num_matches: int = Field(10, ge=1, le=1000)
+    """Answers per query that are kept for the report."""
+    max_skipped: float = Field(0.5, ge=0, le=1)
+    """An import of labelled images fails when more than this share of its rows cannot be used."""
+
+
+class ScaleConfig(Section):
+    """How much of the machine or cluster is used. Results of detect and mine do not depend on it."""
+
+    workers: int = Field(1, ge=1)
+    """Processes that work at once: decoders and detectors in detect, DDP ranks in pretrain."""
+    min_workers: int | None = Field(None, ge=1)
+    """Pretrain begins with this many workers when no more can be had, and grows; the global batch stays the same."""
+    strategy: Literal["ddp", "zero1", "zero2", "zero3"] = "ddp"
+    """How pretrain's workers share memory: ddp keeps all on each; DeepSpeed ZeRO shares out the optimizer's state (1),
+    gradients too (2), weights too (3)."""
+    cpus_per_worker: float | None = Field(None, gt=0)
+    """CPUs of a worker; default the cluster's CPUs shared out evenly."""
+    use_gpu: bool | None = None
+    """Whether pretrain and embed use a GPU each; default where the cluster has enough."""
+
+
+class TrackingConfig(Section):
+    """Where runs are logged."""
+
+    uri: str | None = None
+    """MLflow tracking URI; default mlflow.db in a local store."""
+    experiment: str = "wildray"
+    """MLflow experiment."""
