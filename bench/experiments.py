@@ -67,7 +67,7 @@ class Run:
         store: Holds the samples; takes ``models/<name>/``.
         samples: Digest of the pairs, or of the labelled images of a supervised method.
         num_samples: Samples in an epoch: pairs, or labelled images of a supervised method.
-        num_images: Budget: images that the student is to see, to within half an epoch.
+        num_images: Budget: images that the student is to see at least, and less than an epoch more.
         measure: Of the backbone before and after.
         rate_share: Share of the recipe's learning rate that is taken, where the configuration gives none.
     """
@@ -114,7 +114,7 @@ def budgeted(run: Run) -> tuple[Config, float]:
     per_epoch = run.num_samples // batch_size * batch_size * per_sample
     changes: dict[str, object] = {
         "batch_size": batch_size,
-        "epochs": max(1, round(run.num_images / max(per_epoch, 1.0))),
+        "epochs": max(1, math.ceil(run.num_images / max(per_epoch, 1.0))),
         "checkpoint_steps": CHECKPOINT_STEPS,
         "checkpoint_every": 1_000_000,  # and once at the end, whatever this says
         "labels" if method.supervised else "pairs": run.samples,

@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     # glibc would keep what is freed below 32 MB, and the figures would be those of its heap, not of the model
-    os.environ["MALLOC_MMAP_THRESHOLD_"] = "131072"
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "1048576"
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     lines = [
         "# Peak memory of a worker",
@@ -94,7 +94,7 @@ def main() -> None:
         "Resident memory counts mapped files too, such as torch's libraries; anonymous memory (RssAnon, sampled every "
         "20 ms) is the process's own. The model's share is its peak less what the process held before there was one; "
         "under ZeRO it holds DeepSpeed's own modules too. glibc was told to give back what is freed "
-        "(`MALLOC_MMAP_THRESHOLD_=131072`), as GPU allocators reuse it.",
+        "(`MALLOC_MMAP_THRESHOLD_=1048576`), as GPU allocators reuse it.",
         "",
         "| strategy | peak resident | peak anonymous | of it the model's | peak anonymous, going on from a checkpoint "
         "| checkpoint on disk, all workers | backbone opens without DeepSpeed |",

@@ -132,7 +132,7 @@ def _introduction() -> str:
         f"individuals, ± is the standard deviation over seeds.\n\nEvery run sees about {NUM_IMAGES:,} images, "
         f"{IMAGES_PER_STEP} in a step: methods with more views of a sample take fewer samples a step. Counted are the "
         "student's inputs, DINO's small views by their share of pixels; teachers' inputs are not. Epochs are whole, "
-        "so the counts differ by up to half an epoch and stand in the table. Supervised batches hold four images of "
+        "so the counts are up to an epoch above that and stand in the table. Supervised batches hold four images of "
         "an individual, more where a share of the footage shows fewer than sixteen individuals. Learning rates are "
         "the methods' own AdamW recipes. Set otherwise than a method's default: Barlow Twins projects to "
         f"{BARLOW_DIM} dimensions instead of 2048, since 32 pairs fill no more; DINO has eight "

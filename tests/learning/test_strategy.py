@@ -68,7 +68,10 @@ class TestZero:
     def test_a_gradient_that_is_not_finite_changes_no_weight(self, trained, strategy):
         result = trained[f"{strategy} poisoned"]
         assert not abs(result["norm"]) < float("inf")
-        assert all(torch.equal(result["weights"][key], value) for key, value in result["before"].items())
+        statistics = ("running_mean", "running_var", "num_batches_tracked")  # the forward pass has changed them
+        learned = {key: value for key, value in result["before"].items() if not key.endswith(statistics)}
+        assert learned
+        assert all(torch.equal(result["weights"][key], value) for key, value in learned.items())
 
     def test_parts_add_up_alike(self, trained):
         zero, ddp = trained["zero2 parts"], trained["ddp parts"]

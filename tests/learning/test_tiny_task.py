@@ -1,9 +1,9 @@
 """Every method learns a tiny task, and what makes it the method is what makes it learn: each planted fault fails.
 
-Shuffled pairs fail every method. Terms that keep the spread are planted in networks without batch normalisation, beside
-a control that has the term: with it neither VICReg without variance, LeJEPA without SIGReg nor BYOL and FastSiam
-without a stop-gradient collapse in 100 steps here. That the latter take no gradient through their targets is held by
-gradients in test_methods_selfdist.
+Shuffled pairs (or labels) fail every method. Terms that keep the spread are left out of networks without batch
+normalisation, beside a control that has the term: batch normalisation alone keeps VICReg without variance and LeJEPA
+without SIGReg from collapse on this task. So it does BYOL and FastSiam without stop-gradient and predictor, which learn
+nothing without it in any case: that no gradient flows through their targets is held in test_methods_selfdist.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tiny_task import Learned, make_method, measure, settings_of, small_encoder,
 from wildray.learning.batch import Crops
 from wildray.learning.methods import METHODS, lejepa
 
-SLOW = {"dinov2", "moco", "fastsiam"}
-"""Their shuffled runs are left to the slow tests."""
+SLOW = {"dinov2", "moco", "fastsiam", "dino", "simclr", "vicreg", "lejepa"}
+"""Whose shuffled runs are left to the slow tests: they take longer, or have a fault of their own below."""
 
 
 def shuffled(crops: Crops, generator: torch.Generator) -> Crops:
@@ -82,16 +82,14 @@ def test_lejepa_needs_its_prediction(monkeypatch):
     assert not result.passes, result
 
 
-@pytest.mark.parametrize("name", ["vicreg", "lejepa", "barlow_twins"])
+@pytest.mark.parametrize("name", ["vicreg", "lejepa"])
 @pytest.mark.parametrize("planted", [False, True])
-def test_what_keeps_the_spread(name, planted, monkeypatch):
+def test_variance_and_sigreg_keep_the_spread(name, planted, monkeypatch):
     method = make_method(name)
     without_batch_normalisation(method)
     if planted and name == "vicreg":
         method.loss.mu_param = 0.0
     if planted and name == "lejepa":
         monkeypatch.setattr(lejepa, "LAMBDA", 0.0)
-    if planted and name == "barlow_twins":
-        method.loss.lambda_param = 0.0
-    result = shown(f"{name} without batch normalisation, planted {planted}", train(method))
+    result = shown(f"{name} without batch normalisation, planted {planted}", train(method, steps=200))
     assert result.passes is not planted, result

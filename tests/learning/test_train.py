@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import torch
 from learning_store import DETECTIONS_DIGEST, PAIRS_DIGEST, make_store, tiny_config
 
 from wildray.errors import ConfigError, StageError
+from wildray.learning.backbone import open_backbone
 from wildray.learning.placing import check_shares, cpu_share, place_workers
 from wildray.learning.train import _interruptible, pretrain
 from wildray.schema import DETECTIONS, PAIRS
@@ -98,6 +100,8 @@ def test_worker_counts_that_do_not_share_a_batch_evenly_are_named(settings, mess
         ([{"CPU": 2}], {"workers": 4, "scale__min_workers": 1}, ((1, 4), False, {"CPU": 1})),
         ([{"CPU": 16, "GPU": 2}], {"workers": 4, "scale__min_workers": 2}, ((2, 4), True, {"CPU": 8, "GPU": 1})),
         ([{"CPU": 16, "GPU": 2}], {"workers": 4}, (4, False, {"CPU": 4})),
+        # a node of CPUs alone has no place for a worker that wants a GPU
+        ([{"CPU": 64}, {"CPU": 8, "GPU": 4}], {"workers": 4}, (4, True, {"CPU": 2, "GPU": 1})),
     ],
 )
 def test_ray_is_asked_for_what_is_there(nodes, settings, expected):
@@ -222,6 +226,27 @@ def test_pretrain_on_one_worker_and_on_two(tmp_path, ray_here):
     assert two.num_steps == 18
     for one, other in zip(*histories, strict=True):  # the batches and the statistics are those of one worker
         assert abs(one["loss"] - other["loss"]) < 2e-2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is an extra")
+def test_zero_goes_on_under_ray_and_refuses_other_workers(tmp_path, ray_here):
+    store = make_store(str(tmp_path / "s"))
+    settings = {"workers": 2, "scale__strategy": "zero3", "train__epochs": 1}
+    pretrain(tiny_config(**settings), store, run="r")
+    with pytest.raises(ConfigError, match=r"is shared out \(it holds zero3-0-of-2.pt, zero3-1-of-2.pt\)"):
+        pretrain(tiny_config(workers=1, train__epochs=2), store, run="r")
+    assert pretrain(tiny_config(**settings | {"train__epochs": 2}), store, run="r").num_steps == 12
+    assert open_backbone(store.path("models", "r", "backbone.safetensors")).dim
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_an_elastic_range_of_workers_trains(tmp_path, ray_here):
+    store = make_store(str(tmp_path / "s"))
+    result = pretrain(tiny_config(workers=4, scale__min_workers=1, train__epochs=1), store, run="r")  # two find a place
+    assert result.num_steps == 6
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ is the backbone's own output, as retrieval uses it: plain cosine, no centring, o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import timm
 import torch
@@ -35,7 +35,7 @@ class Settings:
         steps: Optimiser steps.
         rate: Peak learning rate.
         coat: Amplitude of the pattern that is the animal.
-        momentum: Of a teacher; a memory of a tenth of the run.
+        momentum: Of a teacher: a memory of a tenth of the run or less.
         outputs: Dimensions of the projection.
     """
 
@@ -50,9 +50,9 @@ SETTINGS = {
     "arcface": Settings(rate=1e-2),
     "byol": Settings(rate=1e-2),
     "fastsiam": Settings(rate=1e-2),
-    "moco": Settings(rate=1e-2, steps=150),
+    "moco": Settings(rate=1e-2, coat=0.25),
     # a transformer, whose heads have no batch normalisation: slower, and on louder coats
-    "dinov2": Settings(rate=1e-3, steps=150, coat=0.4, momentum=0.99, outputs=256),
+    "dinov2": Settings(rate=1e-3, steps=150, coat=0.5, momentum=0.95, outputs=128),
 }
 """Where a method's differ from the others'."""
 
@@ -149,14 +149,21 @@ def pairs(method: Method, *, coat: float) -> Crops:
     return Crops(images, torch.arange(shape[1]), animals, facts, labels)
 
 
-def train(method: Method, *, spoil: Callable[[Crops, torch.Generator], Crops] | None = None) -> Learned:
+def train(
+    method: Method,
+    *,
+    spoil: Callable[[Crops, torch.Generator], Crops] | None = None,
+    steps: int | None = None,
+) -> Learned:
     """Train on all pairs at once and measure.
 
     Args:
         method: From ``make_method``.
         spoil: A planted fault of the data, called before every step.
+        steps: In the place of the method's settings.
     """
     settings = settings_of(method.config.train.method)
+    settings = replace(settings, steps=steps or settings.steps)
     clean, generator = pairs(method, coat=settings.coat), torch.Generator().manual_seed(1)
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], weight_decay=1e-4)
     for step in range(settings.steps):

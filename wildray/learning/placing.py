@@ -86,18 +86,26 @@ def place_workers(config: Config, nodes: Sequence[Mapping[str, float]]) -> Place
     node_cpus = [node.get("CPU", 0.0) for node in nodes]
     # as many as find a place now: what comes later is asked for in the same shares
     most = min(scale.workers, max(fewest, int(num_gpus) if use_gpu else int(sum(node_cpus))))
-    cpus = cpu_share(node_cpus, most, asked=scale.cpus_per_worker)
+    node_gpus = [int(node.get("GPU", 0.0)) for node in nodes] if use_gpu else None
+    cpus = cpu_share(node_cpus, most, asked=scale.cpus_per_worker, node_gpus=node_gpus)
     resources = {"CPU": cpus, "GPU": 1.0} if use_gpu else {"CPU": cpus}
     return Placement(scale.workers if fewest == scale.workers else (fewest, scale.workers), use_gpu, resources)
 
 
-def cpu_share(node_cpus: Sequence[float], workers: int, *, asked: float | None = None) -> float:
+def cpu_share(
+    node_cpus: Sequence[float],
+    workers: int,
+    *,
+    asked: float | None = None,
+    node_gpus: Sequence[int] | None = None,
+) -> float:
     """CPUs that each worker asks for, so that all find a place.
 
     Args:
         node_cpus: CPUs of each node.
         workers: How many must be placed.
         asked: CPUs of a worker where the user gave them; below 1, workers share a CPU.
+        node_gpus: GPUs of each node where every worker wants one; None where none does.
 
     Returns:
         What was asked, else the largest whole number with room for every worker.
@@ -108,7 +116,10 @@ def cpu_share(node_cpus: Sequence[float], workers: int, *, asked: float | None =
     shares = [asked] if asked is not None else [float(cpus) for cpus in range(int(max(node_cpus, default=0)), 0, -1)]
     room = 0
     for cpus in shares:
-        room = sum(int(node / cpus + 1e-6) for node in node_cpus)
+        rooms = [int(node / cpus + 1e-6) for node in node_cpus]
+        if node_gpus is not None:
+            rooms = [min(room_here, gpus) for room_here, gpus in zip(rooms, node_gpus, strict=True)]
+        room = sum(rooms)
         if room >= workers:
             return cpus
     each = "" if asked is None else f" with {asked:g} CPUs each"

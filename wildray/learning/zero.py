@@ -68,6 +68,7 @@ class Zero:
             optimizer=optimizer,
             config=deepspeed_settings(config, place),
         )[0]
+        self._share_masters()
         if state.step:
             self._load(state)
 
@@ -126,6 +127,23 @@ class Zero:
                     if first:
                         wanted[name].copy_(parameter.data)
         return backbone
+
+    def _share_masters(self) -> None:
+        """Let the optimizer change the weights themselves, which are float32: its copy of them only takes memory.
+
+        ZeRO-3 means to do so where both are of one kind, but compares a device with a device's name.
+        """
+        zero = self._engine.optimizer
+        if self._stage == 3:
+            copies, weights = zero.fp32_partitioned_groups_flat, zero.fp16_partitioned_groups_flat
+        else:
+            copies = zero.single_partition_of_fp32_groups
+            weights = [parts[self._place.rank] for parts in zero.parallel_partitioned_bit16_groups]
+        for copy, weight in zip(copies, weights, strict=True):
+            assert copy.dtype == weight.dtype == torch.float32
+            copy.data = weight.data
+        if self._stage < 3:
+            zero._link_all_hp_params()  # which held on to the copies
 
     def _load(self, state: State) -> None:
         with self._base_groups():
