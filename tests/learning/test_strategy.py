@@ -13,8 +13,14 @@ from wildray.learning.job import Place
 from wildray.learning.strategy import check_strategy
 
 STRATEGIES = ("zero1", "zero2", "zero3")
-METHODS = ("simclr", "dino")
+CASES = ("simclr", "dino", "convolutional")
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is an extra")
+
+
+def case_config(strategy: str, case: str):
+    if case == "convolutional":
+        return strategy_config(strategy, "simclr", backbone__name="test_resnet")
+    return strategy_config(strategy, case)
 
 
 def train_everywhere(folder: str, jobs) -> dict:
@@ -32,11 +38,7 @@ def far(first: dict, second: dict) -> float:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    jobs = [
-        (f"{strategy} {method}", strategy_config(strategy, method))
-        for method in METHODS
-        for strategy in ("ddp", *STRATEGIES)
-    ]
+    jobs = [(f"{strategy} {case}", case_config(strategy, case)) for case in CASES for strategy in ("ddp", *STRATEGIES)]
     jobs += [(f"{strategy} poisoned", strategy_config(strategy, "simclr")) for strategy in ("ddp", *STRATEGIES)]
     jobs += [
         (f"{strategy} parts", strategy_config(strategy, "simclr", train__accumulate=2)) for strategy in ("ddp", "zero2")
@@ -48,18 +50,18 @@ def trained(tmp_path_factory):
 @pytest.mark.timeout(900)
 @needs_deepspeed
 class TestZero:
-    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("case", CASES)
     @pytest.mark.parametrize("strategy", STRATEGIES)
-    def test_losses_norms_and_weights_are_those_of_ddp(self, trained, strategy, method):
-        zero, ddp = trained[f"{strategy} {method}"], trained[f"ddp {method}"]
+    def test_losses_norms_and_weights_are_those_of_ddp(self, trained, strategy, case):
+        zero, ddp = trained[f"{strategy} {case}"], trained[f"ddp {case}"]
         assert zero["losses"] == pytest.approx(ddp["losses"], rel=1e-4)
         assert zero["norms"] == pytest.approx(ddp["norms"], rel=1e-3)
         assert far(zero["weights"], ddp["weights"]) < 1e-3
 
-    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("case", CASES)
     @pytest.mark.parametrize("strategy", ["ddp", *STRATEGIES])
-    def test_stopped_and_gone_on_with_equals_uninterrupted(self, trained, strategy, method):
-        result = trained[f"{strategy} {method}"]
+    def test_stopped_and_gone_on_with_equals_uninterrupted(self, trained, strategy, case):
+        result = trained[f"{strategy} {case}"]
         assert result["resumed_losses"] == result["losses"][2:]
         assert all(torch.equal(result["weights"][key], value) for key, value in result["resumed"].items())
         assert result["resumed"]

@@ -245,8 +245,8 @@ def test_zero_goes_on_under_ray_and_refuses_other_workers(tmp_path, ray_here):
 @pytest.mark.timeout(1200)
 def test_an_elastic_range_of_workers_trains(tmp_path, ray_here):
     store = make_store(str(tmp_path / "s"))
-    result = pretrain(tiny_config(workers=4, scale__min_workers=1, train__epochs=1), store, run="r")  # two find a place
-    assert result.num_steps == 6
+    settings = {"workers": 4, "scale__min_workers": 1, "train__batch_size": 24, "train__epochs": 1}
+    assert pretrain(tiny_config(**settings), store, run="r").num_steps == 4  # there are CPUs for two of the four
 
 
 @pytest.mark.slow

@@ -95,8 +95,10 @@ class Replicated:
     def backward(self, batch: Batch, *, num_parts: int, last: bool) -> Tensor:
         """Add a part's share to the gradient; workers exchange gradients with the last part."""
         parallel = self._parallel
-        wait = not last and isinstance(parallel, DistributedDataParallel)
-        with parallel.no_sync() if wait else contextlib.nullcontext():  # type: ignore[operator]
+        alone: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if not last and isinstance(parallel, DistributedDataParallel):
+            alone = parallel.no_sync()
+        with alone:
             with torch.autocast(self._place.device.type, torch.bfloat16, enabled=self._bf16):
                 loss = parallel(batch)
             torch.autograd.backward(loss / num_parts)

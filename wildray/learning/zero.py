@@ -60,7 +60,8 @@ class Zero:
             # worker 0's file has the weights, which DeepSpeed sends to all; buffers are in every file
             method.load_state_dict(state.method, strict=False)
         for parameter in method.parameters():
-            parameter.data = parameter.data.contiguous()  # DeepSpeed refuses channels_last, and flattens all
+            # DeepSpeed refuses channels_last, and flattens all; contiguous() leaves 1 x 1 convolutions their strides
+            parameter.data = parameter.data.flatten().view(parameter.shape)
         if self._stage == 3:
             _keep_together(method)
         self._engine: Any = deepspeed.initialize(
