@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bench.experiments import Bench, Result, Results, Run, command
+from bench.experiments import Bench, Run, command
 from bench.measures import Float64, Measured, Retrieval, measured
 from bench.methods import BACKBONES, NUM_IMAGES, PRECISION, SEEDS, SMOKE_IMAGES
-from bench.pages import MISSING, origin, over, states, table, with_interval
+from bench.pages import MISSING, origin, over, speed, states, table, with_interval
+from bench.record import Result, Results
 from bench.reserve import EITHER_FLANK, ELSEWHERE, Reserve, open_reserve, reserve_config
 from bench.verdicts import NUM_ERRORS, STATUS_RULE, contrast, counts, pooled_std
 from wildray.config import Config, EvalConfig
@@ -187,7 +188,16 @@ def _found(results: Results, backbone: str, remedy: str) -> list[Result]:
 
 
 def _table(results: Results, backbone: str) -> str:
-    header = ["remedy", "", "seeds", "loss, last epoch", "mAP", "from the background alone", "camera", "images/s"]
+    header = [
+        "remedy",
+        "",
+        "seeds",
+        "loss, last epoch",
+        "mAP",
+        "from the background alone",
+        "camera",
+        "seconds, images/s",
+    ]
     rows = []
     for remedy, meaning in MEANINGS.items():
         found = _found(results, backbone, remedy)
@@ -203,7 +213,7 @@ def _table(results: Results, backbone: str) -> str:
                 with_interval(found),
                 over(found, lambda one: one["after"]["background_mAP"]),
                 over(found, lambda one: one["after"]["camera_mAP"]),
-                over(found, lambda one: one["images_per_s"], 0),
+                speed(found, results),
             ]
         )
     start = [one for remedy in REMEDIES for one in _found(results, backbone, remedy)][:1]

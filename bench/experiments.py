@@ -2,6 +2,7 @@
 
 In: runs, in order of priority, each a configuration, its pairs, a budget of images and what is measured. Out: a JSON
 file for every finished run in a folder; what is there is not run again, what was stopped goes on from its checkpoint.
+Beside a page ``docs/NAME.md`` the runs are recorded in ``docs/runs/NAME.md``, from where another machine goes on.
 Runs go through ``run_training``, the loop that Ray's workers run, without Ray: several processes with one thread each.
 On a small machine that gives more than one process with all threads, and since every run is measured in the same way,
 their images per second compare with each other (not with a run that has the machine to itself).
@@ -22,10 +23,9 @@ import multiprocessing.connection
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from multiprocessing.context import SpawnProcess
@@ -33,9 +33,9 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
-from bench.measures import Measured, gain
+from bench.measures import Measured, gain, per_individual
+from bench.record import Result, Results, commit, machine, page_of_runs, read_results, restore
 from wildray.config import Config
 from wildray.errors import StageError
 from wildray.learning.backbone import Backbone, first_backbone, open_backbone
@@ -48,8 +48,6 @@ from wildray.store import Store
 logger = logging.getLogger(__name__)
 
 Measure = Callable[[Backbone], Measured]
-Result = dict[str, Any]
-Results = Mapping[str, Result]
 
 IMAGES_PER_STEP = 64
 """Images that the student sees in a step: 32 pairs with a view of each crop."""
@@ -140,7 +138,8 @@ def execute(run: Run, folder: Path) -> None:
     except StageError as error:  # a loss that is not finite is a result too
         logger.exception("%s failed", run.name)
         result = {"error": str(error)}
-    facts = {"name": run.name, "seed": config.train.seed, "commit": commit(), "config": _settings(config)}
+    facts = {"name": run.name, "seed": config.train.seed, "commit": commit(), "machine": machine()}
+    facts["config"] = _settings(config)
     temporary = folder / f".{run.name}.json"
     temporary.write_text(json.dumps(facts | result, indent=1))
     temporary.replace(folder / f"{run.name}.json")
@@ -168,8 +167,7 @@ def _result(run: Run, job: Job, per_sample: float) -> Result:
         "images_per_s": finished["images_per_s"] * per_sample / num_sources,
         "num_steps": num_steps,
         "num_seen_images": round(num_steps * train.batch_size * per_sample),
-        "average_precision": np.round(after.average_precision, 5).tolist(),
-        "identity": after.identity.tolist(),
+        "individuals": per_individual(after),
     }
 
 
@@ -177,27 +175,10 @@ def _settings(config: Config) -> dict[str, Any]:
     return {name: getattr(config, name).model_dump(mode="json") for name in ("backbone", "augment", "method", "train")}
 
 
-def commit() -> str:
-    """Short hash of the checkout, with a plus where the package's code was changed since; ``unknown`` outside one."""
-    root = Path(__file__).parent.parent
-    ask = ["git", "-C", str(root)]
-    try:
-        name = subprocess.run([*ask, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*ask, "diff", "--quiet", "HEAD", "--", "wildray"], capture_output=True, check=False)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return name.stdout.strip() + ("+" if changed.returncode else "")
-
-
 def _log_to(path: Path) -> None:
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-
-
-def read_results(folder: Path) -> dict[str, Result]:
-    """What is finished, by name."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("[!.]*.json"))}
 
 
 def work_through(
@@ -258,7 +239,11 @@ def command(bench: Bench, arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="*", default=["*"], metavar="NAME", help="runs to do, such as 'simclr-*'")
     parser.add_argument("--max-minutes", type=float, help="stop after so long; the same command goes on")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, a thread each")
-    parser.add_argument("--table", type=Path, help="write the page of what is finished here")
+    parser.add_argument(
+        "--table",
+        type=Path,
+        help="write the page of what is finished here, and its runs to runs/ beside it, from where a bench goes on",
+    )
     parser.add_argument("--list", action="store_true", help="show which runs are finished, and run nothing")
     parser.add_argument("--smoke", action="store_true", help="a few steps on a little data, to see that it goes")
     asked = parser.parse_args(arguments)
@@ -266,6 +251,10 @@ def command(bench: Bench, arguments: Sequence[str] | None = None) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that they are stopped too
     folder: Path = asked.work.absolute() / "results" / f"{bench.name}{'-smoke' if asked.smoke else ''}"
+    # runs that were recorded on another machine are not done again
+    record = None if asked.table is None or asked.smoke else asked.table.parent / "runs" / asked.table.name
+    if record is not None:
+        logger.info("%d runs are taken from %s", restore(record, folder), record)
     num_died = 0
     if asked.list or asked.max_minutes != 0:
         plan = bench.plan(asked.work.absolute(), asked.smoke)
@@ -279,6 +268,11 @@ def command(bench: Bench, arguments: Sequence[str] | None = None) -> int:
             return 0
         num_died = work_through(chosen, folder, jobs=asked.jobs, max_minutes=asked.max_minutes)
     if asked.table is not None:
-        asked.table.parent.mkdir(parents=True, exist_ok=True)
-        asked.table.write_text(bench.page(read_results(folder)))
+        results = read_results(folder)
+        pages = {asked.table: bench.page(results)}
+        if record is not None:
+            pages[record] = page_of_runs(results, bench=bench.name)
+        for path, text in pages.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
     return 1 if num_died else 0

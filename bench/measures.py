@@ -8,7 +8,7 @@ Shapes: N images, Q queries, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,6 +99,24 @@ def interval(values: Float64, identity: Int64) -> tuple[float, float]:
     """Interval of the mean over queries, by bootstrap over identities."""
     drawn = intervals({"mean": values}, identity, num_bootstrap=NUM_BOOTSTRAP, confidence=CONFIDENCE, seed=0)
     return drawn["mean"]
+
+
+def per_individual(found: Measured) -> list[list[float | int]]:
+    """(mean average precision, number of queries) of every individual, ordered by its number."""
+    numbers, codes, counts = np.unique(found.identity, return_inverse=True, return_counts=True)
+    sums = np.bincount(codes, weights=found.average_precision, minlength=len(numbers))
+    return [[round(float(mean), 4), int(num)] for mean, num in zip(sums / counts, counts, strict=True)]
+
+
+def each_query(individuals: Sequence[Sequence[float]]) -> tuple[Float64, Int64]:
+    """What ``per_individual`` gave, for every query: average precision (Q,), individual (Q,).
+
+    Means over queries and their bootstrap over individuals are those of the queries themselves.
+    """
+    means, counts = (np.array(column) for column in zip(*individuals, strict=True))
+    return np.repeat(means.astype(np.float64), counts.astype(np.int64)), np.repeat(
+        np.arange(len(means)), counts.astype(np.int64)
+    )
 
 
 def gain(before: Measured, after: Measured) -> dict[str, float]:

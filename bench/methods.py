@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.experiments import IMAGES_PER_STEP, Bench, Result, Results, Run, command
+from bench.experiments import IMAGES_PER_STEP, Bench, Run, command
 from bench.measures import Retrieval
-from bench.pages import MISSING, origin, over, states, table, with_interval
+from bench.pages import MISSING, origin, over, speed, states, table, with_interval
+from bench.record import Result, Results
 from bench.reserve import EITHER_FLANK, ELSEWHERE, Reserve, open_reserve
 from bench.verdicts import STATUS_RULE, VERDICT_RULE, contrast, mean_weights, pooled_std
 from wildray.config import Config
@@ -175,7 +176,7 @@ def _row(title: str, results: Results, spec: Spec, seeds: tuple[int, ...]) -> li
         figure(lambda one: one["after"]["cmc_1"]),
         f"{figure(lambda one: one['loss_first'], 2)} to {figure(lambda one: one['loss_last'], 2)}",
         figure(lambda one: one["embedding_rank"], 1),
-        f"{figure(lambda one: one['seconds'], 0)}, {figure(lambda one: one['images_per_s'], 0)}",
+        speed(found, results),
         f"{found[0]['num_seen_images']:,} in {found[0]['num_steps']}",
     ]
 

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from bench.animals import Animals, open_animals
-from bench.experiments import IMAGES_PER_STEP, Bench, Result, Results, Run, command, commit
-from bench.measures import Float32, Measured, Retrieval, gain, measured
+from bench.experiments import IMAGES_PER_STEP, Bench, Run, command
+from bench.measures import Float32, Measured, Retrieval, gain, measured, per_individual
 from bench.methods import LABEL_FREE, OVERRIDES, PRECISION, SEEDS, SUPERVISED
-from bench.pages import MISSING, origin, over, table, with_interval
+from bench.pages import MISSING, origin, over, speed, table, with_interval
+from bench.record import Result, Results, commit, machine
 from bench.verdicts import VERDICT_RULE, contrast, pooled_std
 from wildray.config import Config, EvalConfig
 from wildray.labelled import open_labelled
@@ -168,11 +169,11 @@ def _untrained(start: Measured, after: Measured) -> Result:
         "error": None,
         "seed": 0,
         "commit": commit(),
+        "machine": machine(),
         "before": start.figures,
         "after": after.figures,
         "gain": gain(start, after),
-        "average_precision": np.round(after.average_precision, 5).tolist(),
-        "identity": after.identity.tolist(),
+        "individuals": per_individual(after),
     }
 
 
@@ -226,9 +227,7 @@ def _results_table(results: Results) -> str:
                 _hit(found, "cmc_1"),
                 _hit(found, "cmc_5"),
                 over(found, lambda one: one["after"]["validation_mAP"]),
-                f"{over(found, lambda one: one['seconds'], 0)}, {over(found, lambda one: one['images_per_s'], 0)}"
-                if rate
-                else "",
+                speed(found, results) if rate else "",
             ]
         )
     chance = results["start"]["after"] if "start" in results else None

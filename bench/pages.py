@@ -5,13 +5,12 @@ In: results by name. Out: text. What is not finished stands as "not yet run", so
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bench.experiments import Result, Results
-from bench.measures import interval
+from bench.measures import each_query, interval
+from bench.record import Result, Results
 from bench.verdicts import status
 
 MISSING = "not yet run"
@@ -26,12 +25,28 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def origin(results: Results, *, command: str) -> str:
     """Where the figures come from: command, commits, machine, seeds."""
     commits = sorted({str(result["commit"]) for result in results.values()})
+    machines = sorted({str(result["machine"]) for result in results.values()})
     seeds = sorted({int(result["seed"]) for result in results.values()})
     return (
         f"Made by `{command}` at commit {', '.join(commits) or 'none yet'} (a plus: with changes not yet committed) on "
-        f"a {os.cpu_count()}-core CPU without an accelerator, two runs at a time with one thread each; seeds "
-        f"{', '.join(map(str, seeds)) or 'none yet'}. Images per second compare within this page only."
+        f"CPUs with two runs at a time, a thread each ({'; '.join(machines) or 'none yet'}); seeds "
+        f"{', '.join(map(str, seeds)) or 'none yet'}. Seconds and images per second are of the runs on "
+        f"{usual_machine(results)} alone, and compare within this page only."
     )
+
+
+def usual_machine(results: Results) -> str:
+    """The machine of the most runs."""
+    machines = [str(result["machine"]) for result in results.values()]
+    return max(sorted(set(machines)), key=machines.count, default="none yet")
+
+
+def speed(found: Sequence[Result], results: Results) -> str:
+    """Seconds and images per second of the runs among these that the usual machine did."""
+    here = [result for result in found if result["machine"] == usual_machine(results)]
+    if not here:
+        return "another machine"
+    return f"{over(here, lambda result: result['seconds'], 0)}, {over(here, lambda result: result['images_per_s'], 0)}"
 
 
 def span(values: Sequence[float], digits: int = 3) -> str:
@@ -47,8 +62,8 @@ def over(results: Sequence[Result], read: Callable[[Result], float], digits: int
 
 def with_interval(results: Sequence[Result]) -> str:
     """Mean average precision over runs that differ in the seed, and its interval over identities."""
-    precision = np.mean([result["average_precision"] for result in results], axis=0)
-    low, high = interval(precision, np.array(results[0]["identity"], dtype=np.int64))
+    each = [each_query(result["individuals"]) for result in results]
+    low, high = interval(np.mean([precision for precision, _ in each], axis=0), each[0][1])
     return f"{over(results, lambda result: result['after']['mAP'])} ({low:.3f} to {high:.3f})"
 
 

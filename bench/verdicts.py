@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.experiments import Result, Results
-from bench.measures import interval
+from bench.measures import each_query, interval
+from bench.record import Result, Results
 from wildray.learning.monitor import COLLAPSED_RANK, COLLAPSED_STD, collapse_warning
 
 NUM_ERRORS = 2.0
@@ -92,11 +92,12 @@ def contrast(results: Results, weights: Mapping[str, float], *, seed_std: float)
         weights: Of finished runs, all measured on the same images.
         seed_std: Standard deviation between seeds.
     """
-    identity = np.array(results[next(iter(weights))]["identity"], dtype=np.int64)
+    _, identity = each_query(results[next(iter(weights))]["individuals"])
     values = np.zeros(len(identity))
     for name, weight in weights.items():
-        assert results[name]["identity"] == identity.tolist(), f"{name} was measured on other images"
-        values += weight * np.array(results[name]["average_precision"])
+        precision, individual = each_query(results[name]["individuals"])
+        assert np.array_equal(individual, identity), f"{name} was measured on other images"
+        values += weight * precision
     low, high = interval(values, identity)
     error = seed_std * math.sqrt(sum(weight**2 for weight in weights.values()))
     return Contrast(float(values.mean()), low, high, error, len(weights))

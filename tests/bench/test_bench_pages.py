@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from bench import background, methods, nyala
+from bench.measures import Measured, each_query, per_individual
 from bench.verdicts import contrast, mean_weights, pooled_std, status
 
 IDENTITY = np.repeat(np.arange(30), 4)
@@ -21,6 +22,7 @@ def result(mean, *, seed=0, spread=0.05, gain_low=0.01, rank=(20.0, 30.0), embed
         "error": error,
         "seed": seed,
         "commit": "abc",
+        "machine": "some CPU, AVX2",
         "before": {**figures, "rank": rank[0]},
         "after": {**figures, "rank": rank[1], "mAP": float(precision.mean()), "validation_mAP": mean},
         "gain": {"mAP": 0.02, "mAP_low": gain_low, "mAP_high": 0.1},
@@ -32,8 +34,7 @@ def result(mean, *, seed=0, spread=0.05, gain_low=0.01, rank=(20.0, 30.0), embed
         "images_per_s": 80.0,
         "num_steps": 430,
         "num_seen_images": 27520,
-        "average_precision": precision.tolist(),
-        "identity": IDENTITY.tolist(),
+        "individuals": per_individual(Measured({}, precision, IDENTITY)),
     }
 
 
@@ -54,7 +55,10 @@ def test_status(changes, word):
 def test_contrast_against_a_naive_sum():
     results = {"a": result(0.4), "b": result(0.3), "c": result(0.2)}
     found = contrast(results, {"a": 1.0, "b": -0.5, "c": -0.5}, seed_std=0.01)
-    naive = [a - (b + c) / 2 for a, b, c in zip(*(results[name]["average_precision"] for name in "abc"), strict=True)]
+    naive = [
+        a - (b + c) / 2
+        for a, b, c in zip(*(each_query(results[name]["individuals"])[0] for name in "abc"), strict=True)
+    ]
     assert np.isclose(found.value, sum(naive) / len(naive))
     assert np.isclose(found.seed_error, 0.01 * np.sqrt(1.5))
     assert found.low <= found.value <= found.high
@@ -78,7 +82,8 @@ def test_verdict(difference, seed_std, verdict):
 def test_individuals_that_disagree_leave_it_undecided():
     results = {"a": result(0.3), "b": result(0.3)}
     noise = np.random.default_rng(1).normal(0.01, 0.3, 30)[IDENTITY]
-    results["a"]["average_precision"] = (np.array(results["b"]["average_precision"]) + noise).tolist()
+    precision = each_query(results["b"]["individuals"])[0] + noise
+    results["a"]["individuals"] = per_individual(Measured({}, precision, IDENTITY))
     assert contrast(results, {"a": 1.0, "b": -1.0}, seed_std=1e-6).verdict == "undecided"
 
 
@@ -154,3 +159,13 @@ def test_each_remedy_is_on_its_page_and_compared_with_none():
     assert "- ResNet-18, 64 px, animal onto other cameras' empty frames: **helps**" in page
     assert "- ResNet-18, 64 px, scenery grey: **undecided**" in page
     assert "- ViT-Tiny/16, 64 px, scenery grey: not yet run" in page
+
+
+def test_seconds_of_another_machine_are_left_out():
+    results = {methods.Spec("simclr", seed=seed).name: result(0.3, seed=seed) for seed in methods.SEEDS}
+    results[methods.Spec("simclr", seed=2).name] |= {"machine": "a faster CPU", "seconds": 1.0, "images_per_s": 8000.0}
+    results[methods.Spec("moco").name] = result(0.3) | {"machine": "a faster CPU"}
+    page = methods.page(results)
+    assert "| 100 ± 0, 80 ± 0 |" in page
+    assert "another machine" in page
+    assert "are of the runs on some CPU, AVX2 alone" in page

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from bench_targets import finish
 
-from bench.experiments import Run, budgeted, command, images_per_sample, read_results, work_through
+from bench.experiments import Run, budgeted, command, images_per_sample, work_through
 from bench.methods import Spec, specs
+from bench.record import read_results
 from wildray.config import Config
 from wildray.learning.job import make_method
 from wildray.store import Store
