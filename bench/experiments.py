@@ -38,7 +38,8 @@ from bench.measures import Measured, gain, per_individual
 from bench.record import Result, Results, commit, machine, page_of_runs, read_results, restore
 from wildray.config import Config
 from wildray.errors import StageError
-from wildray.learning.backbone import Backbone, first_backbone, open_backbone
+from wildray.learning.backbone import Backbone
+from wildray.learning.first_backbone import first_backbone, open_backbone
 from wildray.learning.job import Job, Place, make_method, recipe_of
 from wildray.learning.loop import run_training
 from wildray.learning.methods import Method

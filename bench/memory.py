@@ -24,7 +24,7 @@ STEPS_PER_EPOCH, EPOCHS = 2, 2
 OPEN = """
 import sys, torch
 from pathlib import Path
-from wildray.learning.backbone import open_backbone
+from wildray.learning.first_backbone import open_backbone
 backbone = open_backbone(Path(sys.argv[1])).eval()
 with torch.no_grad():
     vectors = backbone(torch.rand(2, 3, backbone.image_size, backbone.image_size))

@@ -25,7 +25,8 @@ from bench.record import Result, Results, commit, machine
 from bench.verdicts import VERDICT_RULE, contrast, pooled_std
 from wildray.config import Config, EvalConfig
 from wildray.labelled import open_labelled
-from wildray.learning.backbone import Backbone, load_backbone
+from wildray.learning.backbone import Backbone
+from wildray.learning.first_backbone import load_backbone
 from wildray.retrieval.forward import unit_vectors
 
 SAME_SIDE = EvalConfig(exclude=("encounter",), same=("orientation",))

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: one Ray for the session, and the folder of real data where there is one."""
+"""Fixtures shared by all tests: one Ray for the session, one for a module, the folder of real data where it is."""
 
 import os
 from pathlib import Path
@@ -19,6 +19,19 @@ def ray_session():
     import ray
 
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def ray_here(request):
+    """A Ray of two CPUs for a module of tests, whose workers know the module's own functions."""
+    import ray
+
+    # workers cannot import test files, which lie on no path of theirs
+    ray.cloudpickle.register_pickle_by_value(request.module)
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=2)
+    yield ray
+    ray.shutdown()
+    ray.cloudpickle.unregister_pickle_by_value(request.module)
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,12 @@ import torch
 
 from wildray.config import BackboneConfig, Config
 from wildray.errors import ConfigError, WeightsError
-from wildray.learning.backbone import (
+from wildray.learning.backbone import Backbone, new_backbone
+from wildray.learning.first_backbone import (
     FREEZE_RANDOM_PATCHES,
-    Backbone,
     check_backbone,
     first_backbone,
     load_backbone,
-    new_backbone,
     open_backbone,
 )
 from wildray.learning.job import make_method

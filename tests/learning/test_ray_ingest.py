@@ -1,7 +1,6 @@
 import dataclasses
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -20,19 +19,6 @@ from wildray.learning.labels import read_samples
 from wildray.learning.methods import METHODS
 from wildray.learning.ray_ingest import Source, decoding_share, load_through_ray, packed, unpacked
 from wildray.learning.train import pretrain
-
-
-@pytest.fixture(scope="module")
-def ray_here():
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    import ray
-
-    # workers cannot import this file, which lies on no path of theirs
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=2)
-    yield
-    ray.shutdown()
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 def tensors(crops) -> dict[str, torch.Tensor]:

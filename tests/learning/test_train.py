@@ -15,23 +15,10 @@ import torch
 from learning_store import DETECTIONS_DIGEST, PAIRS_DIGEST, make_store, tiny_config
 
 from wildray.errors import ConfigError, StageError
-from wildray.learning.backbone import open_backbone
+from wildray.learning.first_backbone import open_backbone
 from wildray.learning.placing import check_shares, cpu_share, place_workers
 from wildray.learning.train import _interruptible, pretrain
 from wildray.schema import DETECTIONS, PAIRS
-
-
-@pytest.fixture(scope="module")
-def ray_here():
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    import ray
-
-    # workers cannot import this file, which lies on no path of theirs
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=2)
-    yield
-    ray.shutdown()
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 def weights(root, run):

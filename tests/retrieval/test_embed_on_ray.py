@@ -1,7 +1,5 @@
 """The same vectors come from Ray's actors as from this process, and so do the errors."""
 
-import os
-
 import cv2
 import numpy as np
 import pytest
@@ -12,16 +10,6 @@ from wildray.retrieval import embed as embedding
 from wildray.store import Store
 
 CONFIG = Config.load(overrides={"backbone.name": "test_resnet", "backbone.image_size": 32, "scale.use_gpu": False})
-
-
-@pytest.fixture(scope="module")
-def ray_here():
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    import ray
-
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield ray
-    ray.shutdown()
 
 
 @pytest.fixture

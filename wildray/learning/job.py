@@ -14,7 +14,8 @@ import torch
 
 from wildray.config import Config, TrainConfig
 from wildray.errors import StageError
-from wildray.learning.backbone import Backbone, first_backbone
+from wildray.learning.backbone import Backbone
+from wildray.learning.first_backbone import first_backbone
 from wildray.learning.methods import Method, method_class
 from wildray.learning.optim import Recipe
 from wildray.schema import hash64

@@ -27,8 +27,8 @@ from ray.train.torch import TorchTrainer, get_device
 
 from wildray.config import Config
 from wildray.errors import ConfigError, StageError, nearest, user_error
-from wildray.learning.backbone import check_backbone
 from wildray.learning.checkpoint import check_newest
+from wildray.learning.first_backbone import check_backbone
 from wildray.learning.follow import Follower
 from wildray.learning.ingest import check_labels, check_samples
 from wildray.learning.job import Job, Place, Probe

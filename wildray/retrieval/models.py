@@ -11,7 +11,8 @@ import torch
 
 from wildray.config import Config
 from wildray.errors import StoreError, WeightsError, nearest
-from wildray.learning.backbone import Backbone, first_backbone, load_backbone, open_backbone
+from wildray.learning.backbone import Backbone
+from wildray.learning.first_backbone import first_backbone, load_backbone, open_backbone
 from wildray.learning.stored_weights import FETCHED
 from wildray.store import Store
 
