@@ -50,7 +50,7 @@ def test_the_plan_is_asked_again_after_each_run(tmp_path):
 def test_a_page_is_written_of_what_there_is_without_running_anything(tmp_path):
     folder = tmp_path / "results" / "words"
     folder.mkdir(parents=True)
-    (folder / "a.json").write_text('{"name": "a"}')
+    (folder / "a.json").write_text('{"name": "a", "seed": 0}')
     bench = SimpleNamespace(name="words", plan=None, page=lambda results: " ".join(results))
     page = tmp_path / "docs" / "words.md"
     assert command(bench, ["--work", str(tmp_path), "--max-minutes", "0", "--table", str(page)]) == 0
