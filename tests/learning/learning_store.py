@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from wildray.config import Config
-from wildray.packs import PackWriter, encode_jpeg
-from wildray.schema import DETECTIONS, PAIRS
+from wildray.packs import PackWriter, encode_jpeg, forget_packs, write_pack
+from wildray.schema import DETECTIONS, PACK, PAIRS
 from wildray.store import Store
 
 DETECTIONS_DIGEST = "d" * 16
@@ -107,4 +107,25 @@ def make_store(root: str, *, num_pairs: int = 96, num_animals: int = 8, size_px:
         collection.begin({"detections": DETECTIONS_DIGEST, "detect": {"crop_padding": 0.1}})
         collection.write(stage, "all", pa.Table.from_pylist(rows, schema=schema))
         collection.done("all", {"rows": len(rows)})
+    return store
+
+
+def colour_of(detection_id, camera):
+    """Of a background: its red is the camera's, its green the detection's own."""
+    return (40 + 160 * camera, 20 + 2 * (detection_id % 100), 90)
+
+
+def add_backgrounds(store: Store, *, every: int = 10) -> Store:
+    """Give crops a background of one colour each, but for those of every tenth pair (or another number)."""
+    for path in store.path("crops", DETECTIONS_DIGEST).glob("*.arrow"):
+        with pa.OSFile(str(path), "rb") as source:
+            table = pa.ipc.open_file(source).read_all()
+        backgrounds = []
+        for detection_id in table["id"].to_pylist():
+            pair = (detection_id - 1000) // 2
+            picture = np.full((30, 40, 3), colour_of(detection_id, pair % 8 % 2), np.uint8)
+            backgrounds.append(encode_jpeg(picture) if pair % every else None)
+        columns = [table["id"], table["jpeg"], pa.array(backgrounds, pa.large_binary())]
+        write_pack(store, pa.table(columns, schema=PACK), "crops", DETECTIONS_DIGEST, path.name)
+    forget_packs()
     return store

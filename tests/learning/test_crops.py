@@ -1,42 +1,23 @@
 import logging
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
-from learning_store import DETECTIONS_DIGEST, PAIRS_DIGEST, make_store
+from learning_store import PAIRS_DIGEST, add_backgrounds, colour_of, make_store
 
 from wildray.config import AugmentConfig
 from wildray.errors import StageError
 from wildray.learning.crops import CropCache, SceneryDraw, read_crops
 from wildray.learning.pairs import box_in_crop, read_pairs
-from wildray.packs import encode_jpeg, forget_packs, write_pack
-from wildray.schema import PACK, hash64
+from wildray.schema import hash64
 
 SWAP = AugmentConfig(background="swap")
-
-
-def colour_of(detection_id, camera):
-    """Of a background: its red is the camera's, its green the detection's own."""
-    return (40 + 160 * camera, 20 + 2 * (detection_id % 100), 90)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """Pairs whose crops have backgrounds of one colour each; those of every tenth pair have none."""
-    store = make_store(str(tmp_path_factory.mktemp("backgrounds") / "store"))
-    for path in store.path("crops", DETECTIONS_DIGEST).glob("*.arrow"):
-        with pa.OSFile(str(path), "rb") as source:
-            table = pa.ipc.open_file(source).read_all()
-        backgrounds = []
-        for detection_id in table["id"].to_pylist():
-            pair = (detection_id - 1000) // 2
-            picture = np.full((30, 40, 3), colour_of(detection_id, pair % 8 % 2), np.uint8)
-            backgrounds.append(encode_jpeg(picture) if pair % 10 else None)
-        columns = [table["id"], table["jpeg"], pa.array(backgrounds, pa.large_binary())]
-        write_pack(store, pa.table(columns, schema=PACK), "crops", DETECTIONS_DIGEST, path.name)
-    forget_packs()
-    return store
+    return add_backgrounds(make_store(str(tmp_path_factory.mktemp("backgrounds") / "store")))
 
 
 def cache_of(store, augment=SWAP, cache_bytes=2**22, side_px=16):

@@ -90,12 +90,13 @@ def test_both_recipes_of_every_method_make_a_step_that_leaves_frozen_weights(met
         assert torch.equal(p, before[name]) is not p.requires_grad, name
 
 
-def test_bf16_is_taken_where_asked_for_or_native():
+def test_bf16_is_taken_where_asked_for_or_native(caplog):
     device = torch.device("cpu")
     assert takes_bf16("bf16", device)
     assert not takes_bf16("fp32", device)
     native = "_bf16" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else False
     assert takes_bf16("auto", device) is native
+    assert ("imitates it" in caplog.text) is not native  # said of the one that was asked for
 
 
 def test_too_few_pairs_for_a_batch():

@@ -44,12 +44,18 @@ class AugmentConfig(Section):
     """Probability that a rectangle of 2 to 20 % of the view is blanked."""
     tighten: float = Field(0.0, ge=0, lt=0.5)
     """Share of a crop's width and height cut off on each side before anything else; 0.08 undoes a padding of 10 %."""
-    background: Literal["keep", "blur", "gray", "swap"] = "keep"
-    """What becomes of the scenery around the animal: keep, blur, gray, or swap (another camera's empty frame)."""
+    background: Literal["auto", "keep", "blur", "gray", "swap"] = "auto"
+    """What becomes of the scenery around the animal: keep, blur, gray, or swap (another camera's empty frame). auto is
+    settled as a run begins: swap where most crops' backgrounds are known, of two cameras at least, else keep."""
     background_share: float = Field(1.0, ge=0, le=1)
     """Probability that a view's scenery is changed so."""
     background_mask: Literal["motion", "box"] = "motion"
     """What counts as animal: what differs from the clip's background (the box where none is known), or the box."""
+
+    @property
+    def changes_background(self) -> bool:
+        """Whether scenery is changed; it is kept where nobody has settled ``auto``."""
+        return self.background not in ("auto", "keep") and self.background_share > 0
 
 
 class MethodConfig(Section):

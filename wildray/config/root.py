@@ -91,7 +91,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "detect": {"detector": "motion", "chunk": "60s"},
         "mine": {"interval": "0.5s"},
         "backbone": {"name": "resnet18", "image_size": 64},
-        "train": {"epochs": 28, "batch_size": 64, "precision": "bf16", "probe_every": 4},
+        "train": {"epochs": 28, "batch_size": 64, "probe_every": 4},
         "eval": {"exclude": ["encounter", "camera_id"], "same": ["orientation"]},
     },
 }

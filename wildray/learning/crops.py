@@ -64,12 +64,13 @@ class CropCache:
         augment: AugmentConfig | None = None,
     ) -> None:
         self._reader, self._pairs, self.side_px = PackReader(store, pairs.place), pairs, side_px
-        changed = augment is not None and augment.background != "keep" and augment.background_share > 0
+        changed = augment is not None and augment.changes_background
         self.wants_background = changed and augment is not None and augment.background_mask == "motion"
         wants_scenery = changed and augment is not None and augment.background == "swap"
         self.has_background = np.zeros(len(pairs.pack), bool)
         if self.wants_background or wants_scenery:
-            self.has_background = _known_backgrounds(self._reader, pairs)
+            self.has_background = known_backgrounds(self._reader, pairs)
+            _warn_of_unknown(self.has_background)
         self.scenery = SceneryDraw(pairs, self.has_background) if wants_scenery else None
         kinds = 1 + int(self.wants_background or wants_scenery)
         num_kept = min(len(pairs.pack), cache_bytes // (kinds * 3 * side_px * side_px))
@@ -133,12 +134,23 @@ class _Kept:
         return kept
 
 
-def _known_backgrounds(reader: PackReader, pairs: Samples) -> npt.NDArray[np.bool_]:
-    """(K,) which crops' backgrounds are known; warns where hardly any are."""
+def known_backgrounds(reader: PackReader, pairs: Samples) -> npt.NDArray[np.bool_]:
+    """(K,) which crops' backgrounds are known."""
     known = np.zeros(len(pairs.pack), bool)
     for place, pack in enumerate(pairs.packs):
         here = pairs.pack == place
         known[here] = reader.has_background(pack)[pairs.row[here]]
+    return known
+
+
+def camera_of_crops(pairs: Samples) -> Int64:
+    """(K,) hashes of the crops' cameras."""
+    camera = np.zeros(len(pairs.pack), np.int64)
+    camera[pairs.crop.reshape(-1)] = np.repeat(pairs.camera_id, 2)
+    return camera
+
+
+def _warn_of_unknown(known: npt.NDArray[np.bool_]) -> None:
     share = float(known.mean()) if len(known) else 1.0
     if share < FEW_KNOWN:
         logger.warning(
@@ -147,7 +159,6 @@ def _known_backgrounds(reader: PackReader, pairs: Samples) -> npt.NDArray[np.boo
             "box stands for the animal.",
             100 * share,
         )
-    return known
 
 
 class SceneryDraw:
@@ -162,8 +173,7 @@ class SceneryDraw:
     """
 
     def __init__(self, pairs: Samples, known: npt.NDArray[np.bool_]) -> None:
-        camera = np.zeros(len(known), np.int64)
-        camera[pairs.crop.reshape(-1)] = np.repeat(pairs.camera_id, 2)
+        camera = camera_of_crops(pairs)
         candidates = np.flatnonzero(known)
         self._crops = candidates[np.argsort(camera[candidates], kind="stable")]
         self._cameras = camera[self._crops]

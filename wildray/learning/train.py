@@ -37,6 +37,7 @@ from wildray.learning.loop import run_training
 from wildray.learning.methods import method_class
 from wildray.learning.placing import check_shares, place_workers
 from wildray.learning.run import begun_settings, check_run_name, check_settings, claim_run, finished_result
+from wildray.learning.settled import with_settled_background
 from wildray.learning.strategy import check_strategy, shard_of
 from wildray.store import Store
 
@@ -101,6 +102,7 @@ def pretrain(config: Config, store: Store, *, run: str, probe: Probe | None = No
         else:
             config = with_imported_labels(config, store)
             pairs = str(config.train.labels)
+        config = with_settled_background(config, store, run)
         check_settings(config, store, run)
         check_newest(store.path("models", run), shard_of(config, Place(num_workers=workers)))
         done = finished_result(config, store, run)

@@ -72,7 +72,7 @@ class View:
             flip=augment.flip,
             erase=augment.erase,
             tighten=augment.tighten,
-            background=augment.background,
+            background=augment.background if augment.changes_background else "keep",
             background_share=augment.background_share,
             background_mask=augment.background_mask,
         )
@@ -124,7 +124,7 @@ class Views:
             if view.source not in images:
                 images[view.source] = _unit(crops.images[view.source], device)
             image = images[view.source]
-            if view.background != "keep" and view.background_share > 0:
+            if view.background != "keep":
                 key = (view.source, view.background, view.background_mask)
                 if key not in changed:
                     changed[key] = _with_changed_scenery(image, crops, view)
