@@ -257,23 +257,30 @@ def command(bench: Bench, arguments: Sequence[str] | None = None) -> int:
     if record is not None:
         logger.info("%d runs are taken from %s", restore(record, folder), record)
     num_died = 0
-    if asked.list or asked.max_minutes != 0:
-        plan = bench.plan(asked.work.absolute(), asked.smoke)
+    plan = None if asked.max_minutes == 0 and not asked.list else bench.plan(asked.work.absolute(), asked.smoke)
 
-        def chosen(results: Results) -> list[Run]:
-            return [run for run in plan(results) if any(fnmatch(run.name, pattern) for pattern in asked.only)]
+    def chosen(results: Results) -> list[Run]:
+        runs = [] if plan is None else plan(results)
+        return [run for run in runs if any(fnmatch(run.name, pattern) for pattern in asked.only)]
 
-        if asked.list:
-            results = read_results(folder) if folder.is_dir() else {}
-            print("\n".join(f"{'done' if run.name in results else '    '} {run.name}" for run in chosen(results)))
-            return 0
-        num_died = work_through(chosen, folder, jobs=asked.jobs, max_minutes=asked.max_minutes)
-    if asked.table is not None:
-        results = read_results(folder)
-        pages = {asked.table: bench.page(results)}
-        if record is not None:
-            pages[record] = page_of_runs(results, bench=bench.name)
-        for path, text in pages.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+    if asked.list:
+        results = read_results(folder) if folder.is_dir() else {}
+        print("\n".join(f"{'done' if run.name in results else '    '} {run.name}" for run in chosen(results)))
+        return 0
+    try:
+        if plan is not None:
+            num_died = work_through(chosen, folder, jobs=asked.jobs, max_minutes=asked.max_minutes)
+    finally:  # interrupted, too, it leaves the pages of what is finished
+        _write_pages(bench, read_results(folder), page=asked.table, record=record)
     return 1 if num_died else 0
+
+
+def _write_pages(bench: Bench, results: Results, *, page: Path | None, record: Path | None) -> None:
+    if page is None:
+        return
+    texts = {page: bench.page(results)}
+    if record is not None:
+        texts[record] = page_of_runs(results, bench=bench.name)
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
