@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,12 @@ Results = Mapping[str, Result]
 
 HEADER = ("run", "seed", "commit", "machine", "error", "figures", "mAP of each held-out individual x its queries")
 TEXTS = ("commit", "machine", "error")
-NESTED = ("before", "after", "gain")
+NESTED = {
+    "before": re.compile(r"(\w*mAP|rank)"),
+    "after": re.compile(r"(\w*mAP|rank|dims|(chance_)?cmc_[15](_low|_high)?)"),
+    "gain": re.compile(r"\w+"),
+}
+"""Parts of a result, and which of their figures are kept: those that pages show."""
 LEFT_OUT = {"name", "seed", "config", "individuals", *TEXTS}
 
 
@@ -88,9 +94,9 @@ def restore(page: Path, folder: Path) -> int:
 
 def _row(name: str, result: Result) -> list[str]:
     figures = {key: value for key, value in result.items() if key not in {*LEFT_OUT, *NESTED}}
-    for part in NESTED:
-        figures |= {f"{part}.{key}": value for key, value in result.get(part, {}).items()}
-    told = " ".join(f"{key}={value if isinstance(value, int) else f'{value:.6g}'}" for key, value in figures.items())
+    for part, kept in NESTED.items():
+        figures |= {f"{part}.{key}": value for key, value in result.get(part, {}).items() if kept.fullmatch(key)}
+    told = " ".join(f"{key}={value if isinstance(value, int) else f'{value:.5g}'}" for key, value in figures.items())
     individuals = " ".join(f"{mean:.4f}x{num}" for mean, num in result.get("individuals", []))
     texts = {key: str(result.get(key) or "").replace("|", "/").replace("\n", " ") for key in TEXTS}
     return [name, str(result["seed"]), *texts.values(), told, individuals]
