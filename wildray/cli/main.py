@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from wildray import __version__
 from wildray.cli import commands
@@ -22,6 +22,9 @@ from wildray.cli.cluster import prepare_environment
 from wildray.cli.demo import demo
 from wildray.cli.options import Parser, add_common, add_settings, flags_of, parse
 from wildray.errors import WildrayError
+
+AddCommand = Callable[..., Parser]
+"""Adds a command by name, function and words after it; ``build_parser`` has one."""
 
 EXAMPLES = {
     "demo": ("wildray demo --store demo",),
@@ -87,6 +90,15 @@ def build_parser() -> Parser:
         sub.set_defaults(run=run)
         return sub
 
+    _add_stages(command)
+    _add_tools(command)
+    for sub in subparsers.choices.values():
+        sub.set_defaults(flags=flags_of(sub))
+    return parser
+
+
+def _add_stages(command: AddCommand) -> None:
+    """The flow, from media to figures."""
     command("demo", demo, sections=("simulate", "detect", "mine", "train"))
     sub = command("simulate", commands.simulate, "OUT", sections=("simulate",), store=False)
     sub.add_argument("out", metavar="OUT", help="folder to make")
@@ -121,6 +133,10 @@ def build_parser() -> Parser:
         sub.add_argument(
             "--data", metavar="METADATA", help="labelled images (wildlife-datasets columns); default the newest import"
         )
+
+
+def _add_tools(command: AddCommand) -> None:
+    """What shows, takes out, hands on and serves what the flow made."""
     sub = command("report", commands.report)
     sub.add_argument("--run", dest="run_name", metavar="NAME", help="model to show; default the newest")
     sub = command("purge", commands.purge, "MEDIUM...")
@@ -140,9 +156,6 @@ def build_parser() -> Parser:
         help="port to listen on [%(default)s]",
     )
     command("doctor", commands.doctor)
-    for sub in subparsers.choices.values():
-        sub.set_defaults(flags=flags_of(sub))
-    return parser
 
 
 def configure_logs(*, verbose: bool, quiet: bool) -> None:
