@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"schema", "errors", "runlog", "tracking", "units", "lease", "progress"},
-    {"store", "packs", "config", "weights", "libraries", "metadata", "labelled"},
+    {"store", "packs", "config", "weights", "libraries", "metadata", "labelled", "trials"},
     {"mining", "learning", "report", "simulate", "doctor"},
     {"retrieval"},
     {"sweep"},
