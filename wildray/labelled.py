@@ -18,7 +18,7 @@ import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +92,7 @@ def import_labelled(
     longest_px: int,
     max_skipped: float = MAX_SKIPPED,
     newest: bool = True,
+    identities: Collection[str] | None = None,
 ) -> Labelled:
     """Bring labelled images into a store; the same table and images are imported once.
 
@@ -102,6 +103,7 @@ def import_labelled(
         longest_px: Crops with a longer side are scaled down to it.
         max_skipped: Largest share of rows, 0 to 1, that may be skipped (missing or unreadable image, impossible bbox).
         newest: Whether it becomes the newest, which is evaluated where nothing else is said.
+        identities: Only the images of these individuals; all by default.
 
     Returns:
         The import.
@@ -112,6 +114,8 @@ def import_labelled(
     """
     start = time.monotonic()
     metadata = read_metadata(Path(metadata_path).expanduser())
+    if identities is not None:
+        metadata = metadata.of(identities)
     digest = _digest(metadata, padding, longest_px)
     path = store.path("labelled", digest, "metadata.parquet")
     if not path.is_file():
@@ -163,11 +167,11 @@ def newest_labelled(store: Store) -> str | None:
     return store.newest("labelled")
 
 
-def read_image(path: Path) -> npt.NDArray[np.uint8]:
-    """Decode an image file fully, upright.
+def read_image(photo: Path | bytes) -> npt.NDArray[np.uint8]:
+    """Decode an image fully, upright.
 
     Args:
-        path: JPEG, PNG, BMP, TIFF or WebP file.
+        photo: JPEG, PNG, BMP, TIFF or WebP file, or what is in it.
 
     Returns:
         (H, W, 3) uint8 RGB, turned as its EXIF orientation says (as OpenCV does, on which the format's boxes rest).
@@ -176,7 +180,7 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
         DataError: There is no such file, it is no image, it is cut short, or it is larger than ``MAX_PIXELS``.
     """
     try:
-        data = path.read_bytes()
+        data = photo if isinstance(photo, bytes) else photo.read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # size and metadata warnings of files that are judged below
             image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
@@ -191,6 +195,16 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
         raise DataError(f"the image cannot be read ({error})") from None
 
 
+def crop_jpeg(photo: Path | bytes, bbox: str, *, padding: float, longest_px: int) -> bytes:
+    """JPEG of a photo's ``bbox`` as packs hold it, of all of it where there is none; DataError if it cannot be."""
+    box, image = parse_bbox(bbox), read_image(photo)
+    height, width = image.shape[:2]
+    left, top, right, bottom = box or (0, 0, width, height)
+    if left >= width or top >= height or right <= 0 or bottom <= 0:
+        raise DataError(f"bbox: got {bbox}, which lies outside the image of {width}x{height} pixels")
+    return encode_jpeg(crop_image(image, (left, top, right, bottom), padding=padding, longest_px=longest_px))
+
+
 @dataclass(frozen=True)
 class _Crop:
     """What became of one row: JPEG bytes, or what is wrong with it."""
@@ -202,20 +216,11 @@ class _Crop:
 
 def _crop(metadata: Metadata, row: Mapping[str, str], padding: float, longest_px: int) -> _Crop:
     try:
-        if not row["image_id"]:
-            raise DataError("image_id is empty")
-        if not row["path"]:
-            raise DataError("path is empty")
-        box = parse_bbox(row.get("bbox", ""))
-        image = read_image(metadata.image_path(row))
-        height, width = image.shape[:2]
-        if box is None:
-            crop = crop_image(image, (0, 0, width, height), padding=0.0, longest_px=longest_px)
-        else:
-            if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
-                raise DataError(f"bbox: got {row['bbox']}, which lies outside the image of {width}x{height} pixels")
-            crop = crop_image(image, box, padding=padding, longest_px=longest_px)
-        return _Crop(row, encode_jpeg(crop), "")
+        for column in ("image_id", "path"):
+            if not row[column]:
+                raise DataError(f"{column} is empty")
+        jpeg = crop_jpeg(metadata.image_path(row), row.get("bbox", ""), padding=padding, longest_px=longest_px)
+        return _Crop(row, jpeg, "")
     except DataError as error:
         return _Crop(row, None, f"{row['image_id'] or row['path']}: {error}")
 
@@ -258,9 +263,8 @@ def _import(
     writer.close()
     _warn_copies(hashes)
     table = pa.table({name: pa.array(values, pa.string()) for name, values in kept.items()})
-    for name, array in zip(
-        _OURS, (pa.array(packs, pa.string()), pa.array(rows, pa.int32()), pa.array(hashes, pa.string())), strict=True
-    ):
+    ours = (pa.array(packs, pa.string()), pa.array(rows, pa.int32()), pa.array(hashes, pa.string()))
+    for name, array in zip(_OURS, ours, strict=True):
         table = table.append_column(name, array)
     return table.replace_schema_metadata({"num_skipped": str(len(faults))})
 
@@ -279,8 +283,7 @@ def _judge_faults(metadata: Metadata, faults: list[str], max_skipped: float) -> 
 
 
 def _warn_copies(hashes: list[str]) -> None:
-    num_copies = sum(count - 1 for count in Counter(hashes).values())
-    if num_copies:
+    if num_copies := sum(count - 1 for count in Counter(hashes).values()):
         logger.warning(
             "%d images are exact copies of others: in different encounters they make matches look easy", num_copies
         )
