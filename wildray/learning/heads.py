@@ -47,7 +47,11 @@ def dino_head(input_dim: int, *, hidden_dim: int, output_dim: int, batch_norm: b
 
 
 def hold_still(layer: nn.Module, *, while_true: Callable[[], bool]) -> None:
-    """Give a layer's weights gradients of 0 as long as the condition holds in the backward pass."""
+    """Give a layer's weights gradients of 0 as long as the condition holds in the backward pass.
+
+    A method names them in ``held`` too: an optimiser with moments that saw zeros would take steps several times too
+    large once they are let go.
+    """
 
     # a hook, and not requires_grad, which may not change under DistributedDataParallel
     def held(gradient: Tensor) -> Tensor:

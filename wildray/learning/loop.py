@@ -150,9 +150,14 @@ class Trainer:
         state.epoch_loss, state.epoch_norm, state.epoch_s = 0.0, 0.0, 0.0
         if last or state.epoch % train.checkpoint_every == 0:
             self.save()
-        if self.place.rank == 0:
-            self.job.store.write_text(json.dumps(state.history, indent=1), "models", self.job.run, "history.json")
+        self.write_history()
         return state.history[-1]
+
+    def write_history(self) -> None:
+        """Write what the epochs so far measured (worker 0)."""
+        if self.place.rank == 0:
+            text = json.dumps(self.state.history, indent=1)
+            self.job.store.write_text(text, "models", self.job.run, "history.json")
 
     def measure(self, *, probing: bool) -> dict[str, float]:
         """Learning health of the backbone as it stands, and what the probe says of it; worker 0's."""
@@ -234,6 +239,8 @@ def run_training(
         remove_temporary(job.run_dir)
     trainer = Trainer(job, place, probe)
     try:
+        if trainer.state.history:
+            trainer.write_history()  # killed just after a checkpoint, the run's last epoch is not in it yet
         while trainer.state.epoch < job.config.train.epochs:
             trainer.run_epoch()
             metrics = trainer.end_epoch()
