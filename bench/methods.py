@@ -139,9 +139,9 @@ def _introduction() -> str:
         "so the counts are up to an epoch above that and stand in the table. Supervised batches hold four images of "
         "an individual, more where a share of the footage shows fewer than sixteen individuals. Learning rates are "
         "those of the methods' own AdamW recipes at the batch size that comes of this with temporal views. Set "
-        f"otherwise than a method's default: Barlow Twins projects to {BARLOW_DIM} dimensions instead of 2048, since 32 pairs "
-        "fill no more (with 2048, seed 0 was seen not to learn on these held-out individuals; no other setting was chosen "
-        f"by them); DINO has eight small views (four with combined views).\n\n{STATUS_RULE}"
+        f"otherwise than a method's default: Barlow Twins projects to {BARLOW_DIM} dimensions instead of 2048, since "
+        "32 pairs fill no more (with 2048, seed 0 was seen not to learn on these held-out individuals; no other "
+        f"setting was chosen by them); DINO has eight small views (four with combined views).\n\n{STATUS_RULE}"
     )
 
 

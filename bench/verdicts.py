@@ -33,12 +33,12 @@ STATUS_RULE = (
 )
 VERDICT_RULE = (
     "Every claim is written as a contrast D: a mean of mAP over some runs minus the mean over others. Other animals "
-    "and other seeds would each have given another D. The error over individuals is the standard deviation of a bootstrap "
-    "over those held out, the same for all runs; that over seeds is s * sqrt(sum of squared weights), s being the "
-    "standard deviation between seeds, pooled over all settings that were run with several. The 95 % interval is D "
-    "plus and minus Student's t times the root of the sum of both squares, with Welch and Satterthwaite's degrees of "
-    "freedom. **Held**: it lies above 0. **Not held**: below. **Undecided**: everything else, also where no setting "
-    "was run with several seeds."
+    "and other seeds would each have given another D. The error over individuals is the standard deviation of a "
+    "bootstrap over those held out, the same for all runs; that over seeds is s * sqrt(sum of squared weights), s "
+    "being the standard deviation between seeds, pooled over all settings that were run with several. The 95 % "
+    "interval is D plus and minus Student's t times the root of the sum of both squares, with Welch and "
+    "Satterthwaite's degrees of freedom. **Held**: it lies above 0. **Not held**: below. **Undecided**: everything "
+    "else, also where no setting was run with several seeds."
 )
 
 

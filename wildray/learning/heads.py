@@ -37,8 +37,13 @@ def simclr_head(input_dim: int, *, hidden_dim: int, output_dim: int) -> nn.Seque
 
 
 def moco_head(input_dim: int, *, hidden_dim: int, output_dim: int, num_layers: int) -> heads.MoCoProjectionHead:
-    """Layers with batch normalisation after each (arXiv 2104.02057, section 5): three project, two predict."""
-    return heads.MoCoProjectionHead(input_dim, hidden_dim, output_dim, num_layers=num_layers, batch_norm=True)
+    """Layers with batch normalisation after each (arXiv 2104.02057, section 5): three project, two predict.
+
+    The last one is without scale and shift, as in the authors' code; lightly's has both.
+    """
+    head = heads.MoCoProjectionHead(input_dim, hidden_dim, output_dim, num_layers=num_layers, batch_norm=True)
+    head.layers[-1] = nn.BatchNorm1d(output_dim, affine=False)
+    return head
 
 
 def dino_head(input_dim: int, *, hidden_dim: int, output_dim: int, batch_norm: bool) -> heads.DINOProjectionHead:

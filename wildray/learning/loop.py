@@ -94,7 +94,7 @@ class Trainer:
         state, train = self.state, self.train_config
         rate = learning_rate_at(state.step, self.num_steps, peak=self.peak, warmup=train.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_share"]
         parts = batch.split(train.accumulate)
         total = torch.zeros((), dtype=torch.float64, device=self.place.device)
         for number, part in enumerate(parts, start=1):

@@ -29,7 +29,7 @@ class Method(nn.Module):
 
     Attributes:
         recipe: How it is optimised by default, on any backbone.
-        stock_recipe: What lightly's benchmark of the method uses.
+        stock_recipe: The optimiser that lightly's benchmark of the method uses.
         backbone: All that is kept after training.
         views: What ``forward`` wants to see of a pair.
         supervised: Whether ``Batch.labels`` must be there; the training data are then labelled images.
