@@ -26,7 +26,7 @@ from bench.methods import BACKBONES, NUM_IMAGES, PRECISION, SEEDS, SMOKE_IMAGES
 from bench.pages import MISSING, origin, over, speed, states, table, with_interval
 from bench.record import Result, Results
 from bench.reserve import EITHER_FLANK, ELSEWHERE, Reserve, open_reserve, reserve_config
-from bench.verdicts import NUM_ERRORS, STATUS_RULE, contrast, counts, pooled_std
+from bench.verdicts import STATUS_RULE, VERDICT_RULE, contrast, counts, pooled_std
 from wildray.config import Config, EvalConfig
 from wildray.labelled import open_labelled
 from wildray.learning.backbone import Backbone
@@ -228,13 +228,12 @@ def _table(results: Results, backbone: str) -> str:
 
 def _verdicts(results: Results) -> str:
     lines = [
-        "For each remedy D is its mAP minus that without any, over the seeds that both were run with. It **helps** "
-        f"where the 95 % interval over individuals lies above 0 and D exceeds {NUM_ERRORS:g} errors over seeds "
-        "(pooled over remedies), **harms** with the opposite sign, else it is **undecided**."
+        "For each remedy D is its mAP minus that without any, over the seeds that both were run with; held is called "
+        f"**helps** here, and not held **harms**. {VERDICT_RULE}"
     ]
     for backbone, title in TITLES.items():
         groups = [[name_of(backbone, remedy, seed) for seed in SEEDS] for remedy in REMEDIES]
-        seed_std = pooled_std(results, groups)
+        spread = pooled_std(results, groups)
         for remedy in list(REMEDIES)[1:]:
             pairs = [(name_of(backbone, remedy, seed), name_of(backbone, "none", seed)) for seed in SEEDS]
             pairs = [both for both in pairs if all(name in results and counts(results[name]) for name in both)]
@@ -242,7 +241,7 @@ def _verdicts(results: Results) -> str:
                 lines.append(f"- {title}, {MEANINGS[remedy]}: {MISSING}, or none that may decide it.")
                 continue
             weights = {with_it: 1 / len(pairs) for with_it, _ in pairs} | {bare: -1 / len(pairs) for _, bare in pairs}
-            found = contrast(results, weights, seed_std=seed_std)
+            found = contrast(results, weights, spread=spread)
             word = {"held": "helps", "not held": "harms"}.get(found.verdict, found.verdict)
             lines.append(f"- {title}, {MEANINGS[remedy]}: **{word}**, {found}.")
     return lines[0] + "\n\n" + "\n".join(lines[1:])

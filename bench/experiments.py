@@ -9,7 +9,9 @@ their images per second compare with each other (not with a run that has the mac
 
 Methods see different numbers of views of a sample, so equal batches would be unequal budgets. Here every method sees
 the same number of images in a step and in all: with twice the views a sample, a batch has half the samples. Counted is
-what the student sees; a view of a smaller side counts by its share of pixels; a teacher's inputs are not counted.
+what the student sees; a view of a smaller side counts by its share of pixels; a teacher's inputs are not counted. The
+learning rate is the recipe's for the batch that a method's usual views give; with other kinds of views it stays, since
+a step is of as many images.
 """
 
 from __future__ import annotations
@@ -108,8 +110,7 @@ def budgeted(run: Run) -> tuple[Config, float]:
     config = run.config
     method = make_method(config, num_identities=2)
     per_sample = images_per_sample(method)
-    step = config.train.images_per_identity if method.supervised else 1
-    batch_size = max(2, step * round(IMAGES_PER_STEP / per_sample / step))
+    batch_size = _batch_size(config, method)
     per_epoch = run.num_samples // batch_size * batch_size * per_sample
     changes: dict[str, object] = {
         "batch_size": batch_size,
@@ -119,9 +120,16 @@ def budgeted(run: Run) -> tuple[Config, float]:
         "labels" if method.supervised else "pairs": run.samples,
     }
     if config.train.learning_rate is None:
-        reference = IMAGES_PER_STEP if method.supervised else IMAGES_PER_STEP // 2
+        usual = config.model_copy(update={"train": config.train.model_copy(update={"views": "temporal"})})
+        reference = _batch_size(usual, make_method(usual, num_identities=2))
         changes["learning_rate"] = run.rate_share * recipe_of(method, config).peak(reference)
     return config.model_copy(update={"train": config.train.model_copy(update=changes)}), per_sample
+
+
+def _batch_size(config: Config, method: Method) -> int:
+    """Samples in a step of ``IMAGES_PER_STEP`` images."""
+    step = config.train.images_per_identity if method.supervised else 1
+    return max(2, step * round(IMAGES_PER_STEP / images_per_sample(method) / step))
 
 
 def execute(run: Run, folder: Path) -> None:

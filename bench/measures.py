@@ -101,6 +101,16 @@ def interval(values: Float64, identity: Int64) -> tuple[float, float]:
     return drawn["mean"]
 
 
+def standard_error(values: Float64, identity: Int64) -> float:
+    """Standard deviation of the mean over queries, by bootstrap over identities."""
+    _, codes, num_queries = np.unique(identity, return_inverse=True, return_counts=True)
+    num = len(num_queries)
+    drawn = np.random.default_rng(0).multinomial(num, np.full(num, 1 / num), size=NUM_BOOTSTRAP)
+    means = drawn @ np.bincount(codes, weights=values, minlength=num) / (drawn @ num_queries)
+    # drawn from n individuals, the spread is too small by (n - 1) / n
+    return float(means.std()) * float(np.sqrt(num / max(num - 1, 1)))
+
+
 def per_individual(found: Measured) -> list[list[float | int]]:
     """(mean average precision, number of queries) of every individual, ordered by its number."""
     numbers, codes, counts = np.unique(found.identity, return_inverse=True, return_counts=True)

@@ -18,11 +18,11 @@ import numpy as np
 
 from bench.animals import Animals, open_animals
 from bench.experiments import IMAGES_PER_STEP, Bench, Run, command
-from bench.measures import Float32, Measured, Retrieval, gain, measured, per_individual
+from bench.measures import Float32, Measured, Retrieval, each_query, gain, interval, measured, per_individual
 from bench.methods import LABEL_FREE, OVERRIDES, PRECISION, SEEDS, SUPERVISED
 from bench.pages import MISSING, origin, over, speed, table, with_interval
 from bench.record import Result, Results, commit, machine
-from bench.verdicts import VERDICT_RULE, contrast, pooled_std
+from bench.verdicts import STATUS_RULE, VERDICT_RULE, contrast, left_out, mean_weights, pooled_std
 from wildray.config import Config, EvalConfig
 from wildray.labelled import open_labelled
 from wildray.learning.backbone import Backbone
@@ -191,7 +191,7 @@ def page(results: Results) -> str:
         "recipe's learning rate at seed 0, and mAP on the validation individuals chooses. Whitening: the features of "
         "the start on principal components of the training images, each divided by its deviation. Brackets are 95 % "
         "intervals over the test individuals, ± is the standard deviation over seeds; the intervals of CMC are seed "
-        "0's.",
+        f"0's.\n\n{STATUS_RULE}",
         _results_table(results),
         "## Label-free or supervised\n\n" + _verdicts(results),
     ]
@@ -224,7 +224,7 @@ def _results_table(results: Results) -> str:
                 "" if rate is None else f"{rate:g}",
                 str(len(found)) if rate else "",
                 with_interval(found),
-                _gained(found),
+                _gained(found, results),
                 _hit(found, "cmc_1"),
                 _hit(found, "cmc_5"),
                 over(found, lambda one: one["after"]["validation_mAP"]),
@@ -236,9 +236,13 @@ def _results_table(results: Results) -> str:
     return table(header, rows) + told
 
 
-def _gained(found: Sequence[Result]) -> str:
-    first = found[0]["gain"]
-    return f"{over(found, lambda one: one['gain']['mAP'])} ({first['mAP_low']:+.3f} to {first['mAP_high']:+.3f})"
+def _gained(found: Sequence[Result], results: Results) -> str:
+    if "start" not in results:
+        return MISSING
+    before, identity = each_query(results["start"]["individuals"])
+    added = np.mean([each_query(one["individuals"])[0] for one in found], axis=0) - before
+    low, high = interval(added, identity)
+    return f"{over(found, lambda one: one['gain']['mAP'])} ({low:+.3f} to {high:+.3f})"
 
 
 def _hit(found: Sequence[Result], name: str) -> str:
@@ -248,13 +252,9 @@ def _hit(found: Sequence[Result], name: str) -> str:
 
 def _verdicts(results: Results) -> str:
     groups = {method: _best(results, method) for method in (*LABEL_FREE, *SUPERVISED)}
-    seed_std = pooled_std(results, list(groups.values()))
-
-    def mean(methods: Sequence[str], sign: float) -> dict[str, float]:
-        done = [groups[method] for method in methods if groups[method]]
-        return {name: sign / len(done) / len(group) for group in done for name in group}
-
-    label_free, supervised = mean(LABEL_FREE, 1.0), mean(SUPERVISED, -1.0)
+    spread = pooled_std(results, list(groups.values()))
+    label_free = mean_weights([groups[method] for method in LABEL_FREE], results, sign=1.0)
+    supervised = mean_weights([groups[method] for method in SUPERVISED], results, sign=-1.0)
     lines = []
     for title, plus, minus in (
         ("Label-free methods over supervised ones", label_free, supervised),
@@ -264,8 +264,9 @@ def _verdicts(results: Results) -> str:
         if not plus or not minus or not all(name in results for name in minus):
             lines.append(f"- {title}: {MISSING}.")
             continue
-        found = contrast(results, plus | minus, seed_std=seed_std)
+        found = contrast(results, plus | minus, spread=spread)
         lines.append(f"- {title}: **{found.verdict}**, {found}.")
+    lines[-1] += left_out(list(groups.values()), results)
     return f"{VERDICT_RULE}\n\n" + "\n".join(lines)
 
 

@@ -23,6 +23,8 @@ CLOCK_FLAGS = ("ok", "none", "epoch", "backwards", "future")
 same camera wrote before it. ``future``: later than the time of the scan."""
 
 
+TRUSTED_CLOCKS = ("ok", "future")
+"""A clock that is set wrong but runs still tells how far files are apart; one that was reset, or jumped, does not."""
 MEDIA = pa.schema(
     [
         pa.field("media_id", pa.string(), nullable=False),  # 32 hex digits

@@ -3,12 +3,12 @@ import pytest
 
 from bench import background, methods, nyala
 from bench.measures import Measured, each_query, per_individual
-from bench.verdicts import contrast, mean_weights, pooled_std, status
+from bench.verdicts import SeedSpread, contrast, left_out, mean_weights, pooled_std, status
 
 IDENTITY = np.repeat(np.arange(30), 4)
 
 
-def result(mean, *, seed=0, spread=0.05, gain_low=0.01, rank=(20.0, 30.0), embedding_rank=20.0, error=None):
+def result(mean, *, seed=0, spread=0.05, gain=0.02, gain_low=0.01, rank=(20.0, 30.0), embedding_rank=20.0, error=None):
     precision = np.random.default_rng(7).normal(mean, spread, 30)[IDENTITY]
     names = [
         f"{part}{name}"
@@ -25,7 +25,7 @@ def result(mean, *, seed=0, spread=0.05, gain_low=0.01, rank=(20.0, 30.0), embed
         "machine": "some CPU, AVX2",
         "before": {**figures, "rank": rank[0]},
         "after": {**figures, "rank": rank[1], "mAP": float(precision.mean()), "validation_mAP": mean},
-        "gain": {"mAP": 0.02, "mAP_low": gain_low, "mAP_high": 0.1},
+        "gain": {"mAP": gain, "mAP_low": gain_low, "mAP_high": 0.1},
         "loss_first": 4.0,
         "loss_last": 3.0,
         "embedding_rank": embedding_rank,
@@ -43,7 +43,9 @@ def result(mean, *, seed=0, spread=0.05, gain_low=0.01, rank=(20.0, 30.0), embed
     [
         ({}, "learned"),
         ({"gain_low": -0.01}, "no gain"),
-        ({"gain_low": -0.01, "rank": (20.0, 10.0)}, "did not learn"),
+        ({"gain_low": -0.01, "rank": (20.0, 9.0)}, "no gain"),
+        ({"gain_low": -0.01, "gain": -0.001, "rank": (20.0, 9.0)}, "did not learn"),
+        ({"gain_low": -0.01, "gain": -0.001, "rank": (20.0, 11.0)}, "no gain"),
         ({"embedding_rank": 1.1}, "did not learn"),
         ({"error": "The loss became nan"}, "failed"),
     ],
@@ -54,7 +56,7 @@ def test_status(changes, word):
 
 def test_contrast_against_a_naive_sum():
     results = {"a": result(0.4), "b": result(0.3), "c": result(0.2)}
-    found = contrast(results, {"a": 1.0, "b": -0.5, "c": -0.5}, seed_std=0.01)
+    found = contrast(results, {"a": 1.0, "b": -0.5, "c": -0.5}, spread=SeedSpread(0.01, 6))
     naive = [
         a - (b + c) / 2
         for a, b, c in zip(*(each_query(results[name]["individuals"])[0] for name in "abc"), strict=True)
@@ -70,13 +72,42 @@ def test_contrast_against_a_naive_sum():
         (0.1, 0.01, "held"),
         (-0.1, 0.01, "not held"),
         (0.1, 0.2, "undecided"),
+        (0.1, 0.025, "held"),
+        (0.1, 0.04, "undecided"),  # 1.77 errors
         (0.1, np.nan, "undecided"),
         (0.0, 0.01, "undecided"),
     ],
 )
 def test_verdict(difference, seed_std, verdict):
     results = {"a": result(0.3 + difference), "b": result(0.3)}
-    assert contrast(results, {"a": 1.0, "b": -1.0}, seed_std=seed_std).verdict == verdict
+    assert contrast(results, {"a": 1.0, "b": -1.0}, spread=SeedSpread(seed_std, 6)).verdict == verdict
+
+
+@pytest.mark.parametrize("ratio", [0.3, 1.0, 3.0])
+def test_five_of_a_hundred_verdicts_on_nothing_are_false(ratio):
+    """Individuals and seeds vary, and nothing else: three seeds of two settings, 40 individuals."""
+    rng = np.random.default_rng(int(10 * ratio))
+    weights = {f"{side}{seed}": sign / 3 for side, sign in (("a", 1.0), ("b", -1.0)) for seed in range(3)}
+    groups = [[name for name in weights if name.startswith(side)] for side in "ab"]
+    num_false = 0
+    for _ in range(400):
+        own = {"a": rng.normal(0, 0.05, 30), "b": rng.normal(0, 0.05, 30)}  # how a setting fares with each animal
+        seed_std = ratio * 0.05 * np.sqrt(2 / 30) / np.sqrt(2 / 3)
+        results = {}
+        for name in weights:
+            values = 0.5 + own[name[0]] + rng.normal(0, seed_std)
+            one = result(0.3)
+            one["individuals"] = [[float(value), 4] for value in values]
+            one["after"]["mAP"] = float(values.mean())
+            results[name] = one
+        num_false += contrast(results, weights, spread=pooled_std(results, groups)).verdict != "undecided"
+    assert 0.02 <= num_false / 400 <= 0.08
+
+
+def test_what_was_not_trained_has_no_error_over_seeds():
+    results = {"a": result(0.4), "start": result(0.3)}
+    del results["start"]["seconds"]
+    assert np.isclose(contrast(results, {"a": 1.0, "start": -1.0}, spread=SeedSpread(0.01, 6)).seed_error, 0.01)
 
 
 def test_individuals_that_disagree_leave_it_undecided():
@@ -84,20 +115,24 @@ def test_individuals_that_disagree_leave_it_undecided():
     noise = np.random.default_rng(1).normal(0.01, 0.3, 30)[IDENTITY]
     precision = each_query(results["b"]["individuals"])[0] + noise
     results["a"]["individuals"] = per_individual(Measured({}, precision, IDENTITY))
-    assert contrast(results, {"a": 1.0, "b": -1.0}, seed_std=1e-6).verdict == "undecided"
+    assert contrast(results, {"a": 1.0, "b": -1.0}, spread=SeedSpread(1e-6, 6)).verdict == "undecided"
 
 
 def test_runs_that_collapsed_decide_nothing():
     results = {"a0": result(0.4), "a1": result(0.9, embedding_rank=1.0), "b0": result(0.2)}
     assert mean_weights([["a0", "a1"], ["b0", "b1"], ["c0"]], results, sign=1.0) == {"a0": 0.5, "b0": 0.5}
+    assert left_out([["a0", "a1"], ["b0"]], results).endswith("failed: a1.")
+    assert left_out([["a0"], ["b0"]], results) == ""
 
 
 def test_spread_between_seeds_is_pooled_within_settings():
     results = {"a0": result(0.4), "a1": result(0.5), "b0": result(0.1), "b1": result(0.1), "c0": result(0.9)}
     means = {name: one["after"]["mAP"] for name, one in results.items()}
     naive = np.sqrt((np.var([means["a0"], means["a1"]], ddof=1) + 0) / 2)
-    assert np.isclose(pooled_std(results, [["a0", "a1"], ["b0", "b1"], ["c0", "c1"]]), naive)
-    assert np.isnan(pooled_std(results, [["c0"]]))
+    found = pooled_std(results, [["a0", "a1"], ["b0", "b1"], ["c0", "c1"]])
+    assert np.isclose(found.std, naive)
+    assert found.freedom == 2
+    assert np.isnan(pooled_std(results, [["c0"]]).std)
 
 
 @pytest.mark.parametrize("bench", [methods, background, nyala], ids=lambda bench: bench.__name__)
@@ -117,7 +152,7 @@ def test_the_page_of_methods_decides_by_its_rule():
     results[methods.Spec("moco", seed=1).name] = result(0.0, embedding_rank=1.0)
     verdicts = list(methods.claims(results).values())
     assert verdicts[0].startswith("**Held**")
-    assert verdicts[0].endswith("26 runs.")  # one of 27 collapsed
+    assert "26 runs. Left out, since they did not learn or failed: moco-resnet18-temporal-whole-s1." in verdicts[0]
     assert all(verdict.startswith("**Undecided**") for verdict in verdicts[1:])
     page = methods.page(results)
     assert "| moco | 1 did not learn, 2 learned | 3 |" in page

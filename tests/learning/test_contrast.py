@@ -5,6 +5,7 @@ from learning_ddp import SAME_CAMERA_S, make_case, part_of_batch
 from lightly.loss import NTXentLoss
 
 from wildray.config import Config
+from wildray.learning import gathering
 from wildray.learning.contrast import KeyQueue, Known, Rules, known_of, multi_view_nt_xent, nt_xent, relations
 
 RULES = Rules(same_frame_negatives=True, same_camera_s=SAME_CAMERA_S)
@@ -144,3 +145,12 @@ def test_the_queue_keeps_the_newest_keys_and_an_empty_place_repels_nobody():
     queue.push(keys, facts)  # more than it holds
     assert sorted(queue.keys[:, 0].tolist()) == [6.0, 8.0, 10.0, 12.0, 14.0]
     KeyQueue(0, 2).push(keys, facts)
+
+
+def test_what_is_gathered_lies_in_one_piece(monkeypatch):
+    """NCCL refuses other strides; gloo, with which distributed tests run, does not."""
+    seen = []
+    monkeypatch.setattr(gathering, "world_size", lambda: 2)
+    monkeypatch.setattr(gathering, "gather", lambda tensor: (seen.append(tensor.is_contiguous()), [tensor, tensor])[1])
+    gathering.gathered(torch.rand(2, 3, 4).transpose(0, 1))
+    assert seen == [True]

@@ -26,9 +26,10 @@ def cache_of(store, augment=SWAP, cache_bytes=2**22, side_px=16):
     return cache, pairs
 
 
-def read(store, rows, *, augment=SWAP, seed=0, epoch=0, num_sources=2, cache_bytes=2**22):
+def read(store, rows, *, augment=SWAP, seed=0, epoch=0, num_sources=2, cache_bytes=2**22, num_sceneries=1):
     cache, pairs = cache_of(store, augment, cache_bytes)
-    return read_crops(cache, pairs, np.array(rows), seed=seed, epoch=epoch, num_sources=num_sources)
+    settings = {"seed": seed, "epoch": epoch, "num_sources": num_sources, "num_sceneries": num_sceneries}
+    return read_crops(cache, pairs, np.array(rows), **settings)
 
 
 def test_backgrounds_stand_beside_their_crops(store):
@@ -45,25 +46,33 @@ def test_backgrounds_stand_beside_their_crops(store):
 def test_scenery_is_of_the_other_camera_and_a_function_of_the_sample_alone(store):
     rows = list(range(96))
     whole = read(store, rows)
-    red = whole.scenery.float().mean((3, 4))[:, :, 0]
+    red = whole.scenery[0].float().mean((3, 4))[:, :, 0]
     cameras = torch.tensor([row % 8 % 2 for row in rows])
     assert torch.equal((red > 120).long(), (1 - cameras).expand(2, -1))
     part = read(store, rows[50:60][::-1])
-    assert torch.equal(part.scenery, whole.scenery[:, 50:60].flip(1))
+    assert torch.equal(part.scenery, whole.scenery[:, :, 50:60].flip(2))
     assert not torch.equal(read(store, rows, epoch=1).scenery, whole.scenery)
     assert not torch.equal(read(store, rows, seed=1).scenery, whole.scenery)
-    green = whole.scenery.float().mean((3, 4))[:, :, 1]
+    green = whole.scenery[0].float().mean((3, 4))[:, :, 1]
     assert len(torch.unique(green.round())) > 40, "many different backgrounds are drawn"
-    assert not torch.equal(whole.scenery[0], whole.scenery[1]), "the two sides of a pair have different scenery"
+    assert not torch.equal(whole.scenery[0, 0], whole.scenery[0, 1]), "the two sides of a pair have different scenery"
     again = read(store, [7 + 96])  # the row a second time in one epoch
-    assert not torch.equal(again.scenery[:, 0], whole.scenery[:, 7])
+    assert not torch.equal(again.scenery[:, :, 0], whole.scenery[:, :, 7])
+
+
+def test_further_sceneries_leave_the_first_as_it_is(store):
+    one, three = read(store, [3, 8]), read(store, [3, 8], num_sceneries=3)
+    assert three.scenery.shape == (3, *one.scenery.shape[1:])
+    assert torch.equal(three.scenery[:1], one.scenery)
+    assert not torch.equal(three.scenery[1], one.scenery[0])
+    assert not torch.equal(three.scenery[1], three.scenery[2])
 
 
 def test_one_source_gets_the_scenery_of_its_side(store):
     both, one = read(store, list(range(40))), read(store, list(range(40)), num_sources=1)
     side = one.facts.detection_id[0] % 2
     for place in range(40):
-        assert torch.equal(one.scenery[0, place], both.scenery[side[place], place])
+        assert torch.equal(one.scenery[0, 0, place], both.scenery[0, side[place], place])
         assert torch.equal(one.background[0, place], both.background[side[place], place])
 
 

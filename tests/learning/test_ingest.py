@@ -1,6 +1,7 @@
 import datetime as dt
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from learning_store import DETECTIONS_DIGEST, PAIRS_DIGEST, make_store, tiny_config
@@ -11,7 +12,7 @@ from wildray.learning.ingest import epoch_batches, load_ahead, spans
 from wildray.learning.methods import METHODS
 from wildray.learning.pairs import read_pairs
 from wildray.packs import PackReader
-from wildray.schema import hash64
+from wildray.schema import MEDIA, hash64
 
 
 def test_pairs_are_joined_with_their_detections(pair_store):
@@ -26,6 +27,23 @@ def test_pairs_are_joined_with_their_detections(pair_store):
     start = dt.datetime(2024, 1, 1, tzinfo=dt.UTC).timestamp()
     assert pairs.captured_at_s[row].tolist() == [start + 5, start + 6]
     assert np.isnan(pairs.captured_at_s[0]).all()
+
+
+def test_a_clock_that_was_reset_tells_no_time(tmp_path):
+    store = make_store(str(tmp_path / "s"))
+    flags = {3: "epoch", 5: "future"}
+    rows = [
+        {"media_id": f"{animal:032x}", "clock_flag": flags.get(animal, "ok"), "uri": "", "status": "done"}
+        for animal in range(8)
+    ]
+    empty = {field.name: None for field in MEDIA}
+    table = pa.Table.from_pylist(
+        [empty | row for row in rows], schema=pa.schema([field.with_nullable(True) for field in MEDIA])
+    )
+    store.collection("detections", DETECTIONS_DIGEST).write("media", "all", table)
+    pairs = read_pairs(store, PAIRS_DIGEST)
+    unknown = np.isnan(pairs.captured_at_s).all(1)
+    assert set((np.flatnonzero(unknown) % 8).tolist()) == {0, 3}  # the first has no clock at all
 
 
 def test_crops_are_those_the_pairs_name(pair_store):

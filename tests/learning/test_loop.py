@@ -108,6 +108,21 @@ def test_a_run_leaves_weights_history_result_and_two_checkpoints(pair_store):
     assert json.loads((job.run_dir / ".progress.json").read_text())["num_steps"] == 18
 
 
+def test_a_run_killed_between_its_last_checkpoint_and_its_history_has_both(pair_store, monkeypatch):
+    job = job_of(pair_store, "between", train__epochs=1)
+
+    def killed(trainer):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "write_history", killed)
+        with pytest.raises(KilledError):
+            loop.run_training(job, Place())
+    assert not (job.run_dir / "history.json").exists()
+    state = loop.run_training(job, Place())
+    assert json.loads((job.run_dir / "history.json").read_text()) == state.history
+
+
 def test_the_probe_comes_every_so_many_epochs_and_after_the_last(pair_store):
     for every, expected in ((2, [False, True, True]), (0, [False, False, True])):
         job = job_of(pair_store, f"every{every}", train__probe_every=every)

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,15 +8,19 @@ from learning_ddp import make_case, part_of_batch, tiny_backbone, tiny_transform
 from lightly.loss import KoLeoLoss
 from torch import nn
 
-from wildray.config import Config
+from wildray.config import Config, TrainConfig
 from wildray.errors import ConfigError
 from wildray.learning.backbone import new_backbone
+from wildray.learning.checkpoint import State
 from wildray.learning.heads import Teacher
+from wildray.learning.job import Place
 from wildray.learning.methods import METHODS
 from wildray.learning.methods.dino import prototypes_stand_still, teacher_temperature
 from wildray.learning.methods.dinov2 import SharedCenter, koleo
 from wildray.learning.multicrop import local_size_px, multicrop_views
+from wildray.learning.optim import make_optimizer
 from wildray.learning.patch_tokens import block_masks, vectors_and_patches
+from wildray.learning.strategy import Replicated
 
 SIDE = 4
 """Patches along a side of the tiny transformer's images."""
@@ -219,6 +224,23 @@ def test_dino_prototypes_stand_still_for_the_first_epoch():
     for progress, still in ((0.0199, True), (0.0201, False)):
         method.teacher.progress.fill_(progress)
         assert prototypes_stand_still(method.teacher, long) is still
+
+
+def test_held_prototypes_take_ordinary_steps_once_they_are_let_go():
+    for name in ("dino", "dinov2"):
+        method = make_case(name, "self", norm=False).float()
+        optimizer = make_optimizer(method, method.recipe, TrainConfig(learning_rate=1e-3, weight_decay=0.0))
+        strategy = Replicated(method, optimizer, place=Place(), bf16=False, state=State())
+        prototypes = method.head.last_layer.weight_v
+        batch = part_of_batch(method, 0, rank=0, num_workers=1)
+        batch = replace(batch, views=[view.float() for view in batch.views])
+        for step in range(60):
+            method.teacher.progress.fill_(0.0 if step < 50 else 0.5)
+            before = prototypes.detach().clone()
+            strategy.backward(batch, num_parts=1, last=True)
+            strategy.step(clip_norm=3.0)
+            moved = float((prototypes.detach() - before).abs().max())
+            assert (moved == 0) if step < 50 else (0 < moved < 1.5e-3)
 
 
 def test_the_teachers_temperature_rises_over_as_many_steps_as_published():

@@ -103,6 +103,17 @@ def test_the_pairs_that_are_measured_are_positives_and_always_the_same(pair_stor
     assert {(int(a), int(b)) for a, b in zip(first, second, strict=True)} == pairs
 
 
+def test_where_nobody_has_two_images_rank_and_spread_are_measured_all_the_same(pair_store):
+    samples = read_pairs(pair_store, PAIRS_DIGEST)
+    labels = np.arange(96, dtype=np.int64)
+    single = dataclasses.replace(samples, crop=samples.crop[:, [0, 0]], labels=labels)
+    crops = monitored_crops(single, seed=0)
+    assert np.array_equal(*np.split(crops, 2))
+    images = torch.randint(0, 256, (8, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    measured = health(new_backbone("resnet18", 32), torch.cat([images, images]))
+    assert set(measured) == {"embedding_rank", "embedding_std", "uniformity"}
+
+
 def test_single_images_are_paired_with_another_of_the_individual(pair_store):
     samples = read_pairs(pair_store, PAIRS_DIGEST)
     labels = np.array([0] * 40 + [1] * 55 + [2]).astype(np.int64)

@@ -52,6 +52,13 @@ def test_biases_norms_and_positions_do_not_decay():
     assert not free & decayed
 
 
+def test_what_does_not_decay_has_a_rate_of_its_own_where_the_recipe_says_so():
+    train = TrainConfig(batch_size=256)
+    (weights, others) = make_optimizer(nn.Linear(3, 2), METHODS["barlow_twins"].stock_recipe, train).param_groups
+    assert (weights["lr"], others["lr"]) == pytest.approx((0.2, 0.0048))
+    assert (weights["rate_share"], others["rate_share"]) == (1.0, 0.024)
+
+
 def test_every_recipe_makes_a_step():
     for kind in ("adamw", "sgd", "lars"):
         network = nn.Linear(3, 2)

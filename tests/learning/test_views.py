@@ -111,11 +111,13 @@ def test_jitter_changes_brightness_contrast_and_saturation_as_drawn():
 
 
 def test_blur_keeps_constants_and_equals_a_naive_sum():
-    assert torch.allclose(blurred_each(torch.full((2, 3, 9, 9), 0.7), torch.tensor([0.5, 2.0])), torch.tensor(0.7))
+    assert torch.allclose(
+        blurred_each(torch.full((2, 3, 9, 9), 0.7), torch.tensor([0.5, 2.0]), most=2.0), torch.tensor(0.7)
+    )
     image = torch.zeros(2, 3, 15, 15)
     image[:, :, 7, 7] = 1
     sigma = torch.tensor([0.8, 1.5])
-    out = blurred_each(image, sigma)
+    out = blurred_each(image, sigma, most=1.5)
     for i in range(2):
         weights = [math.exp(-0.5 * (offset / float(sigma[i])) ** 2) for offset in range(-5, 6)]
         expected = (weights[5] / sum(weights)) * (weights[6] / sum(weights))
@@ -144,7 +146,7 @@ def with_scenery(crops: Crops) -> Crops:
         box=torch.tensor([0.25, 0.25, 0.75, 0.75]).expand(*shape[:2], 4),
         background=ground,
         has_background=torch.ones(shape[:2], dtype=torch.bool),
-        scenery=torch.full(shape, 255, dtype=torch.uint8),
+        scenery=torch.full((2, *shape), 255, dtype=torch.uint8),
     )
 
 
@@ -169,10 +171,29 @@ def test_scenery_is_changed_in_the_asked_share_of_views_and_whatever_the_batch()
     draws = random_numbers(crops.index, 4, seed=3, epoch=2)
     assert torch.equal(swapped, (draws[:, :, 18] < 0.5).T)
     assert 0.3 < float(swapped.float().mean()) < 0.7
-    some = {name: getattr(crops, name)[:, 60:] for name in ("images", "box", "background", "has_background", "scenery")}
+    some = {name: getattr(crops, name)[:, 60:] for name in ("images", "box", "background", "has_background")}
+    some["scenery"] = crops.scenery[:, :, 60:]
     few = replace(crops, index=crops.index[60:], tracklet_id=crops.tracklet_id[60:], facts=some_crops(4).facts, **some)
     for all_of_them, part in zip(whole.views, views.batch(few, seed=3, epoch=2, device=CPU).views, strict=True):
         torch.testing.assert_close(all_of_them[60:], part, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("temporal", [0, 0]), ("self", [0, 1]), ("combined", [0, 0, 1, 1])])
+def test_every_view_of_a_crop_gets_a_scenery_of_its_own(kind, expected):
+    crops = with_scenery(some_crops())
+    crops.scenery[1] = 0  # the first is white, the second black
+    settings = AugmentConfig(background="swap", color_jitter=0, grayscale=0, blur=0, min_crop=1.0)
+    views = Views.of(settings, kind=kind, size_px=16)
+    assert views.num_sceneries == 1 + max(expected)
+    out = views.batch(crops, seed=0, epoch=0, device=CPU).views
+    corners = [float(view[:, :, :2].mean()) for view in out]
+    assert corners == pytest.approx([1.0 - which for which in expected], abs=0.02)
+
+
+def test_a_view_does_not_depend_on_its_company():
+    image = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    both = blurred_each(image, torch.tensor([0.2, 2.0]), most=2.0)
+    assert torch.equal(both[:1], blurred_each(image[:1], torch.tensor([0.2]), most=2.0))
 
 
 def test_a_share_of_none_is_as_if_nothing_was_asked():

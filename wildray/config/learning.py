@@ -113,7 +113,8 @@ class TrainConfig(Section):
     weight_decay: float | None = Field(None, ge=0)
     """Weight decay; default the method's."""
     recipe: Literal["adamw", "stock"] = "adamw"
-    """adamw: suits transformers and small batches. stock: the optimiser of lightly's benchmark, for large batches."""
+    """adamw: suits transformers and small batches. stock: optimiser, rate and decay of lightly's benchmark of the
+    method, for large batches; heads, temperature and momentum stay as they are."""
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the steps over which the learning rate rises."""
     clip_norm: float = Field(3.0, gt=0)

@@ -89,9 +89,9 @@ def hue_rotation(angle: Tensor) -> Tensor:
     return cos * torch.eye(3, device=angle.device) + (1 - cos) * third + sin * cross
 
 
-def blurred_each(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur with a standard deviation (B,) in pixels for each image."""
-    radius = max(1, math.ceil(3 * float(sigma.max())))
+def blurred_each(images: Tensor, sigma: Tensor, *, most: float) -> Tensor:
+    """Gaussian blur with a standard deviation (B,) of at most ``most`` pixels for each image."""
+    radius = max(1, math.ceil(3 * most))  # not of the batch's largest: an image comes out equal in any company
     offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (offsets / sigma.clamp(min=1e-3).view(-1, 1)) ** 2)
     kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)

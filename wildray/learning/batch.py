@@ -51,7 +51,8 @@ class Crops:
         box: (S, B, 4) float32 corners of the animal's box in shares of the crop's sides.
         background: (S, B, 3, P, P) uint8, the clip's background at the crop's place; None where no view wants it.
         has_background: (S, B) bool, where it is known; None as above.
-        scenery: (S, B, 3, P, P) uint8, a background of another camera; None where no view wants it.
+        scenery: (K, S, B, 3, P, P) uint8, backgrounds of other cameras, for each view of a source one of its own: two
+            positives with the same foreign scenery would be told by it. None where no view wants it.
     """
 
     images: Tensor

@@ -201,7 +201,16 @@ class SceneryDraw:
         return np.asarray(self._crops[np.where(place >= first, place + last - first, place)], np.int64)
 
 
-def read_crops(cache: CropCache, pairs: Samples, index: Int64, *, seed: int, epoch: int, num_sources: int) -> Crops:
+def read_crops(
+    cache: CropCache,
+    pairs: Samples,
+    index: Int64,
+    *,
+    seed: int,
+    epoch: int,
+    num_sources: int,
+    num_sceneries: int = 1,
+) -> Crops:
     """The crops of some samples.
 
     Args:
@@ -211,6 +220,7 @@ def read_crops(cache: CropCache, pairs: Samples, index: Int64, *, seed: int, epo
         seed: Of the run.
         epoch: From 0.
         num_sources: 2 for anchor and positive; 1 for one of the two, chosen by (seed, epoch, index).
+        num_sceneries: Other cameras' backgrounds for each crop, where any are wanted.
     """
     rows = index % len(pairs)
     if num_sources == 2:
@@ -223,10 +233,11 @@ def read_crops(cache: CropCache, pairs: Samples, index: Int64, *, seed: int, epo
     behind = cache.backgrounds(crops.reshape(-1)).view(shape) if cache.wants_background else None
     scenery = None
     if cache.scenery is not None:
-        of_each = zip(np.tile(index, num_sources), side.reshape(-1), strict=True)
-        draws = [hash64(("scenery", seed, epoch, number, which)) & MAX_INT64 for number, which in of_each]
-        others = cache.scenery.crops(np.tile(pairs.camera_id[rows], num_sources), np.array(draws, np.int64))
-        scenery = cache.backgrounds(others).view(shape)
+        of_each = list(zip(np.tile(index, num_sources).tolist(), side.reshape(-1).tolist(), strict=True))
+        keys = [(seed, epoch, *one, *((turn,) if turn else ())) for turn in range(num_sceneries) for one in of_each]
+        draws = np.array([hash64(("scenery", *key)) & MAX_INT64 for key in keys], np.int64)
+        others = cache.scenery.crops(np.tile(pairs.camera_id[rows], num_sources * num_sceneries), draws)
+        scenery = cache.backgrounds(others).view(num_sceneries, *shape)
     facts = Facts(
         detection_id=torch.from_numpy(pairs.detection_id[rows, side]),
         frame_key=torch.from_numpy(pairs.frame_key[rows, side]),

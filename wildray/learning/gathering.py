@@ -17,7 +17,7 @@ from torch import Tensor
 
 def gathered(x_b: Tensor) -> Tensor:
     """All workers' rows of a float tensor (B, ...) as (W * B, ...), with gradient; B must be equal on all."""
-    return torch.cat(gather(x_b)) if world_size() > 1 else x_b
+    return torch.cat(gather(x_b.contiguous())) if world_size() > 1 else x_b  # NCCL refuses other strides
 
 
 def gathered_facts(x_b: Tensor) -> Tensor:

@@ -37,8 +37,13 @@ def simclr_head(input_dim: int, *, hidden_dim: int, output_dim: int) -> nn.Seque
 
 
 def moco_head(input_dim: int, *, hidden_dim: int, output_dim: int, num_layers: int) -> heads.MoCoProjectionHead:
-    """Layers with batch normalisation after each (arXiv 2104.02057, section 5): three project, two predict."""
-    return heads.MoCoProjectionHead(input_dim, hidden_dim, output_dim, num_layers=num_layers, batch_norm=True)
+    """Layers with batch normalisation after each (arXiv 2104.02057, section 5): three project, two predict.
+
+    The last one is without scale and shift, as in the authors' code; lightly's has both.
+    """
+    head = heads.MoCoProjectionHead(input_dim, hidden_dim, output_dim, num_layers=num_layers, batch_norm=True)
+    head.layers[-1] = nn.BatchNorm1d(output_dim, affine=False)
+    return head
 
 
 def dino_head(input_dim: int, *, hidden_dim: int, output_dim: int, batch_norm: bool) -> heads.DINOProjectionHead:
@@ -47,7 +52,11 @@ def dino_head(input_dim: int, *, hidden_dim: int, output_dim: int, batch_norm: b
 
 
 def hold_still(layer: nn.Module, *, while_true: Callable[[], bool]) -> None:
-    """Give a layer's weights gradients of 0 as long as the condition holds in the backward pass."""
+    """Give a layer's weights gradients of 0 as long as the condition holds in the backward pass.
+
+    A method names them in ``held`` too: an optimiser with moments that saw zeros would take steps several times too
+    large once they are let go.
+    """
 
     # a hook, and not requires_grad, which may not change under DistributedDataParallel
     def held(gradient: Tensor) -> Tensor:

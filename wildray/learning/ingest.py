@@ -31,14 +31,22 @@ def check_labels(config: Config, kind: type[Method]) -> None:
     """Refuse settings of labels that do not go together.
 
     Raises:
-        ConfigError: A supervised method has no labels, labels come with pairs, or a label-free method is to see two
-            crops of a labelled image.
+        ConfigError: A supervised method has no labels or parts of a batch without two individuals, labels come with
+            pairs, or a label-free method is to see two crops of a labelled image.
     """
     train = config.train
     if kind.supervised and train.labels is None:
         raise ConfigError(
             f"train.method {train.method} is supervised: give it labelled images, --train.labels metadata.csv "
             f"(columns image_id, identity, path), or take a label-free method such as simclr."
+        )
+    part, fewest = train.batch_size // (config.scale.workers * train.accumulate), 2 * train.images_per_identity
+    if kind.supervised and train.accumulate > 1 and part < fewest:
+        raise ConfigError(
+            f"train.accumulate {train.accumulate}: train.method {train.method} compares individuals within a part of "
+            f"the batch, and a part of {part} images holds fewer than two with train.images_per_identity "
+            f"{train.images_per_identity} each: expected at least {fewest} images, so take a smaller train.accumulate "
+            f"or a larger train.batch_size."
         )
     if train.labels is not None and train.pairs is not None:
         raise ConfigError("train.labels and train.pairs are both given: training is on the one or the other.")
@@ -141,6 +149,7 @@ def load(
         epoch=epoch,
         first_step=first_step,
         num_sources=method.views.num_sources,
+        num_sceneries=method.views.num_sceneries,
         rank=place.rank,
         num_workers=place.num_workers,
     )
@@ -155,12 +164,14 @@ def load_ahead(
     epoch: int,
     first_step: int,
     num_sources: int,
+    num_sceneries: int = 1,
     rank: int,
     num_workers: int,
 ) -> Iterator[Crops]:
     """A worker's batches of an epoch from ``first_step`` on, read by a thread ahead of training."""
     ready: queue.Queue[Crops | Exception] = queue.Queue(AHEAD)
     stop = threading.Event()
+    settings = {"seed": seed, "epoch": epoch, "num_sources": num_sources, "num_sceneries": num_sceneries}
 
     def put(item: Crops | Exception) -> bool:
         while not stop.is_set():
@@ -175,7 +186,7 @@ def load_ahead(
         try:
             for numbers in order[first_step:]:
                 mine = worker_slice(numbers, rank=rank, num_workers=num_workers)
-                if not put(read_crops(cache, samples, mine, seed=seed, epoch=epoch, num_sources=num_sources)):
+                if not put(read_crops(cache, samples, mine, **settings)):
                     return
         except Exception as error:  # raised again by the training thread
             put(error)

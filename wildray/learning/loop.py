@@ -104,7 +104,7 @@ class Trainer:
         state, train = self.state, self.train_config
         rate = learning_rate_at(state.step, self.num_steps, peak=self.peak, warmup=train.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_share"]
         parts = batch.split(train.accumulate)
         total = torch.zeros((), dtype=torch.float64, device=self.place.device)
         for number, part in enumerate(parts, start=1):
@@ -166,9 +166,14 @@ class Trainer:
         state.epoch_loss, state.epoch_norm, state.epoch_s = 0.0, 0.0, 0.0
         if last or state.epoch % train.checkpoint_every == 0:
             self.save()
-        if self.place.rank == 0:
-            self.job.store.write_text(json.dumps(state.history, indent=1), "models", self.job.run, "history.json")
+        self.write_history()
         return state.history[-1]
+
+    def write_history(self) -> None:
+        """Write what the epochs so far measured (worker 0)."""
+        if self.place.rank == 0:
+            text = json.dumps(self.state.history, indent=1)
+            self.job.store.write_text(text, "models", self.job.run, "history.json")
 
     def measure(self, *, probing: bool) -> dict[str, float]:
         """Learning health of the backbone as it stands, and what the probe says of it; worker 0's."""
@@ -250,6 +255,8 @@ def run_training(
         remove_temporary(job.run_dir)
     trainer = Trainer(job, place, probe)
     try:
+        if trainer.state.history:
+            trainer.write_history()  # killed just after a checkpoint, the run's last epoch is not in it yet
         while trainer.state.epoch < job.config.train.epochs:
             trainer.run_epoch()
             metrics = trainer.end_epoch()

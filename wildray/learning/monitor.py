@@ -96,7 +96,8 @@ def uniformity(vectors_nd: Tensor) -> float:
 def monitored_crops(samples: Samples, *, seed: int) -> Int64:
     """(2 M,) numbers of crops: M crops, then the positive of each; the same for the same seed.
 
-    The positive is the sample's other crop, or, where samples are single images, the next image of the individual.
+    The positive is the sample's other crop, or, where samples are single images, the next image of the individual, or,
+    where no individual has two, the crop itself.
     """
     chosen = np.random.default_rng([seed, 0x5EED]).permutation(len(samples))[:NUM_PAIRS]
     first, second = samples.crop[chosen].T
@@ -109,12 +110,17 @@ def monitored_crops(samples: Samples, *, seed: int) -> Int64:
         same = samples.labels[after] == samples.labels[chosen]
         second = samples.crop[np.where(same, after, before), 0]
         kept = same | (samples.labels[before] == samples.labels[chosen])
-        first, second = first[kept], second[kept]
+        if kept.sum() > 1:
+            first, second = first[kept], second[kept]
+        else:
+            second = first
     return np.concatenate([first, second]).astype(np.int64)
 
 
 def health(backbone: Backbone, images: Tensor) -> dict[str, float]:
     """``embedding_rank``, ``embedding_std``, ``alignment`` and ``uniformity`` over a fixed set of pairs.
+
+    There is no ``alignment`` where all crops are their own positives.
 
     Args:
         backbone: As it stands.
@@ -122,12 +128,14 @@ def health(backbone: Backbone, images: Tensor) -> dict[str, float]:
     """
     vectors = embed_images(backbone, images)
     first, second = vectors.chunk(2)
-    return {
+    measured = {
         "embedding_rank": effective_rank(vectors),
         "embedding_std": embedding_std(vectors),
-        "alignment": alignment(first, second),
         "uniformity": (uniformity(first) + uniformity(second)) / 2,
     }
+    if not torch.equal(*images.chunk(2)):
+        measured["alignment"] = alignment(first, second)
+    return measured
 
 
 _CONTRASTIVE = "raise method.temperature or train.batch_size"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightly.utils.lars import LARS
@@ -29,6 +29,7 @@ class Recipe:
         weight_decay: Of weights; biases, norms and positions have none.
         scaling: How the peak grows with the batch: linear or sqrt.
         reference_batch: Pairs in a batch, over all workers, at which ``learning_rate`` holds.
+        exempt_share: Share of the learning rate for what has no weight decay.
     """
 
     optimizer: Literal["adamw", "sgd", "lars"]
@@ -36,6 +37,7 @@ class Recipe:
     weight_decay: float
     scaling: Literal["linear", "sqrt"] = "linear"
     reference_batch: int = 256
+    exempt_share: float = 1.0
 
     def peak(self, batch_size: int) -> float:
         """Learning rate for a batch of so many pairs over all workers."""
@@ -66,18 +68,20 @@ def make_optimizer(method: nn.Module, recipe: Recipe, train: TrainConfig) -> tor
 
     Args:
         method: Whose parameters.
-        recipe: Of the method.
+        recipe: Of the method. Groups carry its ``rate_share``, by which the loop's rate is multiplied.
         train: Overrides weight decay and learning rate where it sets them.
     """
     decay = recipe.weight_decay if train.weight_decay is None else train.weight_decay
     exempt = _exempt(method)
     named = [(name, parameter) for name, parameter in method.named_parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for name, p in named if name not in exempt and p.ndim > 1], "weight_decay": decay},
-        {"params": [p for name, p in named if name in exempt or p.ndim <= 1], "weight_decay": 0.0},
+    peak = peak_learning_rate(recipe, train)
+    weights = [p for name, p in named if name not in exempt and p.ndim > 1]
+    others = [p for name, p in named if name in exempt or p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": weights, "weight_decay": decay, "rate_share": 1.0},
+        {"params": others, "weight_decay": 0.0, "rate_share": recipe.exempt_share, "lr": peak * recipe.exempt_share},
     ]
     groups = [group for group in groups if group["params"]]
-    peak = peak_learning_rate(recipe, train)
     if recipe.optimizer == "adamw":
         # fused: without temporary tensors, which under ZeRO are as large as a worker's whole part
         return torch.optim.AdamW(groups, lr=peak, fused=True)

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from wildray.errors import StageError
 from wildray.learning.order import Int64
 from wildray.packs import crop_corners
-from wildray.schema import DETECTIONS, PAIRS, hash64
+from wildray.schema import DETECTIONS, MEDIA, PAIRS, TRUSTED_CLOCKS, hash64
 from wildray.store import Store
 
 SIDES = ("width_px", "height_px")
@@ -138,6 +139,16 @@ def box_in_crop(
     return ((xyxy_px - start) / side).clip(0, 1).astype(np.float32)
 
 
+def _with_untrusted_clock(store: Store, digest: str) -> list[str]:
+    """Media whose ``captured_at`` says nothing of when they were filmed; none where nothing is known of the media."""
+    if not store.path("media", digest).is_dir():
+        return []
+    flags = store.collection("detections", digest).read("media", MEDIA, columns=["media_id", "clock_flag"])
+    trusted = pc.is_in(flags["clock_flag"], pa.array(TRUSTED_CLOCKS))
+    names: list[str] = flags.filter(pc.invert(trusted))["media_id"].to_pylist()
+    return names
+
+
 def count_pairs(store: Store, digest: str) -> int:
     """How many pairs a collection has, from two columns of it; StageError where they cannot be trained on."""
     table = store.collection("pairs", digest).read("pairs", PAIRS, columns=["anchor_pack", "positive_pack"])
@@ -177,6 +188,7 @@ def _join(
     keys = [hash64(pair) for pair in zip(media, table.column("frame_index").to_pylist(), strict=True)]
     xyxy_px = np.stack([table.column(name).to_numpy() for name in corners], 1).astype(np.float32)
     start = table.column("captured_at").cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.float64) / 1e6
+    start[np.isin(np.array(media), _with_untrusted_clock(store, digest))] = np.nan
     time_s = start + table.column("time_s").to_numpy()
     size_px = np.stack([table.column(name).to_numpy() for name in SIDES], 1).astype(np.int64)
     return (

@@ -71,6 +71,7 @@ def load_through_ray(
     epoch: int,
     first_step: int,
     num_sources: int,
+    num_sceneries: int = 1,
     rank: int,
     num_workers: int,
 ) -> Iterator[Crops]:
@@ -83,6 +84,7 @@ def load_through_ray(
         epoch: From 0.
         first_step: Where to begin.
         num_sources: Crops of each sample.
+        num_sceneries: Other cameras' backgrounds of each crop, where any are wanted.
         rank: Of this worker.
         num_workers: That share every batch.
 
@@ -98,7 +100,9 @@ def load_through_ray(
         [{"index": numbers.tolist()} for numbers in mine], override_num_blocks=math.ceil(len(mine) / STEPS_PER_TASK)
     )
     dataset = rows.map_batches(
-        functools.partial(_decode, source=source, seed=seed, epoch=epoch, num_sources=num_sources),
+        functools.partial(
+            _decode, source=source, seed=seed, epoch=epoch, num_sources=num_sources, num_sceneries=num_sceneries
+        ),
         batch_size=1,
         batch_format="pyarrow",
         compute=TaskPoolStrategy(size=num_tasks),
@@ -133,13 +137,13 @@ def _remote_args() -> dict[str, Any]:
     return {"max_retries": MAX_RETRIES}
 
 
-def _decode(batch: pa.Table, *, source: Source, seed: int, epoch: int, num_sources: int) -> pa.Table:
+def _decode(batch: pa.Table, *, source: Source, **settings: int) -> pa.Table:
     """A row with sample numbers to a row with crops, or with the error that a user can cause: Ray Data drops causes."""
     index = np.array(batch["index"][0].as_py(), np.int64)
     result: Crops | WildrayError
     try:
         samples, cache = _opened(source)
-        result = read_crops(cache, samples, index, seed=seed, epoch=epoch, num_sources=num_sources)
+        result = read_crops(cache, samples, index, **settings)
     except WildrayError as error:
         result = error
     return pa.table({"crops": pa.array([packed(result)], pa.large_binary())})

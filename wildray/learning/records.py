@@ -56,7 +56,7 @@ def nonfinite_error(
         norm: Of its gradient.
         rate: Learning rate of the step.
     """
-    ids = gathered_facts(batch.facts.detection_id.T.contiguous())
+    ids = gathered_facts(batch.facts.detection_id.T.to(place.device))
     detections = list(dict.fromkeys(ids.flatten().tolist()))
     path = job.run_dir / ".nonfinite.json"
     if place.rank == 0:

@@ -107,29 +107,42 @@ class Views:
         """S, the crops that a sample must have."""
         return 1 + max(view.source for view in self.views)
 
+    @property
+    def num_sceneries(self) -> int:
+        """K, the other cameras' backgrounds that a source must have: one for each of its views that wants one."""
+        swapped = [view.source for view in self.views if view.background == "swap"]
+        return max((swapped.count(source) for source in swapped), default=1)
+
     def batch(self, crops: Crops, *, seed: int, epoch: int, device: torch.device) -> Batch:
         """Make the views.
 
         Args:
-            crops: What the loader read; S must be at least ``num_sources``.
+            crops: What the loader read; S must be at least ``num_sources``, K ``num_sceneries``.
             seed: Of the run.
             epoch: From 0.
             device: Where the views are made and stay.
         """
         draws = random_numbers(crops.index, len(self.views), seed=seed, epoch=epoch).to(device)
         images: dict[int, Tensor] = {}
-        changed: dict[tuple[int, str, str], Tensor] = {}  # views of one source share the work
+        masks: dict[tuple[int, str], Tensor] = {}  # views of one source share the work
+        num_swapped = [0] * self.num_sources
         views = []
         for number, view in enumerate(self.views):
             if view.source not in images:
                 images[view.source] = _unit(crops.images[view.source], device)
             image = images[view.source]
             if view.background != "keep":
-                key = (view.source, view.background, view.background_mask)
-                if key not in changed:
-                    changed[key] = _with_changed_scenery(image, crops, view)
+                key = (view.source, view.background_mask)
+                if key not in masks:
+                    masks[key] = _animal_mask(image, crops, view)
+                scenery = None
+                if view.background == "swap":
+                    assert crops.scenery is not None, "CropCache was not told of augment.background swap"
+                    scenery = _unit(crops.scenery[num_swapped[view.source], view.source], device)
+                    num_swapped[view.source] += 1
+                changed = changed_scenery(image, masks[key], view.background, scenery)
                 chosen = draws[:, number, 18] < view.background_share
-                image = torch.where(chosen.view(-1, 1, 1, 1), changed[key], image)
+                image = torch.where(chosen.view(-1, 1, 1, 1), changed, image)
             views.append(make_view(image, draws[:, number], view))
         return Batch(
             views=views,
@@ -184,7 +197,8 @@ def make_view(images: Tensor, draws: Tensor, view: View) -> Tensor:
         chosen = torch.nonzero(draws[:, 11] < view.blur).flatten()
         if len(chosen):
             low, high = (sigma * view.size_px / 224 for sigma in BLUR_SIGMA)
-            out = out.index_copy(0, chosen, blurred_each(out[chosen], low + (high - low) * draws[chosen, 12]))
+            sigma = low + (high - low) * draws[chosen, 12]
+            out = out.index_copy(0, chosen, blurred_each(out[chosen], sigma, most=high))
     if view.erase > 0:
         out = erased(out, draws[:, 13:18], view.erase)
     return out
@@ -194,16 +208,12 @@ def _unit(images: Tensor, device: torch.device) -> Tensor:
     return images.to(device, non_blocking=True).float() / 255
 
 
-def _with_changed_scenery(images: Tensor, crops: Crops, view: View) -> Tensor:
-    """The crops of a view's source (B, 3, P, P), all with the scenery changed."""
+def _animal_mask(images: Tensor, crops: Crops, view: View) -> Tensor:
+    """(B, 1, P, P) what of the crops of a view's source is animal."""
     source, device = view.source, images.device
     assert crops.box is not None, "crops without boxes have no scenery to change"
-    background = known = scenery = None
+    background = known = None
     if view.background_mask == "motion" and crops.background is not None and crops.has_background is not None:
         background = _unit(crops.background[source], device)
         known = crops.has_background[source].to(device)
-    if view.background == "swap":
-        assert crops.scenery is not None, "CropCache was not told of augment.background swap"
-        scenery = _unit(crops.scenery[source], device)
-    mask = animal_mask(images, crops.box[source].to(device), background, known)
-    return changed_scenery(images, mask, view.background, scenery)
+    return animal_mask(images, crops.box[source].to(device), background, known)

@@ -17,13 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wildray.errors import DataError
-from wildray.schema import hash64
+from wildray.schema import TRUSTED_CLOCKS, hash64
 from wildray.units import Interval
 
 Int64 = npt.NDArray[np.int64]
-
-TRUSTED_CLOCKS = ("ok", "future")
-"""A clock that is set wrong but runs still tells how far files are apart; one that was reset, or jumped, does not."""
 
 SEQUENCES = pa.schema(
     [

@@ -7,6 +7,7 @@ steps. A trainer class with hooks for every phase, as Lightning has, would sprea
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
@@ -28,7 +29,7 @@ class Method(nn.Module):
 
     Attributes:
         recipe: How it is optimised by default, on any backbone.
-        stock_recipe: What lightly's benchmark of the method uses.
+        stock_recipe: The optimiser that lightly's benchmark of the method uses.
         backbone: All that is kept after training.
         views: What ``forward`` wants to see of a pair.
         supervised: Whether ``Batch.labels`` must be there; the training data are then labelled images.
@@ -58,6 +59,10 @@ class Method(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The loss () of this worker's part of a batch; averaged over workers it is the loss of the whole batch."""
         raise NotImplementedError
+
+    def held(self) -> Iterable[nn.Parameter]:
+        """Parameters that this step leaves as they are, and of whose gradients, 0, the optimiser is not told."""
+        return ()
 
     def after_step(self, progress: float) -> None:
         """Called after every optimiser step, without a batch.

@@ -10,6 +10,8 @@ Shapes: B samples on this worker, D dimensions of the backbone, K prototypes, V 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from lightly.loss import DINOLoss
 from torch import Tensor, nn
@@ -45,7 +47,8 @@ hidden layers, 7 % of its arithmetic."""
 class DINO(Method):
     """Student, teacher, centre."""
 
-    recipe = Recipe("adamw", learning_rate=5e-4, weight_decay=0.04, scaling="sqrt", reference_batch=64)
+    # section 4: 5e-4 * batch / 256, at a batch of 1,024; by the square root below it, as suits Adam (arXiv 2205.10287)
+    recipe = Recipe("adamw", learning_rate=2e-3, weight_decay=0.04, scaling="sqrt", reference_batch=1024)
     stock_recipe = Recipe("sgd", learning_rate=0.03, weight_decay=1e-4)
 
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
@@ -79,6 +82,10 @@ class DINO(Method):
             )
         assert isinstance(loss, Tensor)
         return loss
+
+    def held(self) -> Iterable[nn.Parameter]:
+        """The prototypes, at first."""
+        return self.head.last_layer.parameters() if prototypes_stand_still(self.teacher, self.config) else ()
 
     def after_step(self, progress: float) -> None:
         """Move the teacher; its momentum rises to 1 over training."""

@@ -25,6 +25,7 @@ class SimCLR(Method):
     """One backbone, one head."""
 
     negatives = True
+    # no ViT recipe of it is published: rate and temperature are of docs/vit.md, the decay is DeiT's (2012.12877)
     recipe = Recipe("adamw", learning_rate=1e-3, weight_decay=0.05, scaling="sqrt", reference_batch=64)
     # lightly's benchmark: 0.075 * sqrt(batch)
     stock_recipe = Recipe("lars", learning_rate=1.2, weight_decay=1e-6, scaling="sqrt", reference_batch=256)
