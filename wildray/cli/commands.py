@@ -108,6 +108,18 @@ def evaluate(arguments: argparse.Namespace) -> object:
     return show(arguments, measured)
 
 
+def sweep(arguments: argparse.Namespace) -> object:
+    """Train with many settings and compare them on individuals that none of them has seen.
+
+    The file says what is searched, how, for how long and by which measure; its base holds the settings of everything
+    else, over which --section.name options lie. Detection is done once, each set of pairs is mined once. Stopped at any
+    moment, the same command goes on. --dry-run shows the trials and what they would cost.
+    """
+    from wildray.cli.swept import run
+
+    return show(arguments, run(arguments))
+
+
 def report(arguments: argparse.Namespace) -> object:
     """Write a page of what the stages found: pairs, static detections, curves, ranked answers."""
     from wildray.report import report as run_stage

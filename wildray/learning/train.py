@@ -233,7 +233,7 @@ def _report(metrics: Mapping[str, float]) -> None:
 def _threads(asked: float | None, workers_here: int) -> int:
     """CPU threads of a worker. Ray sets OMP_NUM_THREADS to 1 where a worker did not ask for CPUs."""
     if asked is not None:
-        return max(1, int(asked))
+        return max(1, int(asked + 0.05))  # a sweep asks for slightly less than whole ones
     node = ray.get_runtime_context().get_node_id()
     cpus = next(found["Resources"].get("CPU", 1.0) for found in _nodes() if found["NodeID"] == node)
     return max(1, int(cpus // workers_here))

@@ -3,5 +3,5 @@
 In: a sweep file and a store. Out: a run in ``models/`` per trial, a record of each in ``sweeps/<name>/``, MLflow runs
 under one parent, and the best setting, tested once. The listing is the data flow: ``spec`` (the file), ``space`` (its
 settings), ``budget`` (equal work), ``splits`` (individuals), ``shared`` (what is made once), ``trial`` (one training),
-``tuner`` (Ray Tune), ``outcome`` (what is best), ``stage`` (all of it in order).
+``search`` and ``tuner`` (Ray Tune), ``outcome`` (what is best), ``tracked`` (MLflow), ``stage`` (all of it in order).
 """

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wildray.config import Config
-from wildray.errors import DataError, StoreError
+from wildray.errors import BusyError, DataError
 from wildray.labelled import newest_labelled
 from wildray.learning.first_backbone import first_backbone
 from wildray.learning.methods import method_class
@@ -82,7 +82,10 @@ def prepare(spec: SweepSpec, store: Store, *, workers: int) -> Shared:
         facts = {name: int(getattr(found, name)) for name in ("num_media", "num_frames", "num_detections")}
     else:
         digest, facts = _newest_detections(store)
-    parts = timed("import", lambda: import_parts(config, store, data or _known_data(store), spec.split, supervised=tries_supervised(spec)))
+    parts = timed(
+        "import",
+        lambda: import_parts(config, store, data or _known_data(store), spec.split, supervised=tries_supervised(spec)),
+    )
     return Shared(parts, digest, facts, seconds)
 
 
@@ -109,9 +112,7 @@ def pairs_of(config: Config, store: Store) -> MineResult:
     while True:
         try:
             return mine(config, store)
-        except StoreError as error:
-            if "is writing to this store" not in str(error):
-                raise
+        except BusyError:
             time.sleep(LEASE_WAIT_S)
 
 
@@ -177,7 +178,8 @@ def _newest_detections(store: Store) -> tuple[str, dict[str, int]]:
         )
     records = store.collection("detections", digest).finished().values()
     return digest, {
-        name: sum(int(record.get(name, 0)) for record in records) for name in ("num_media", "num_frames", "num_detections")
+        name: sum(int(record.get(name, 0)) for record in records)
+        for name in ("num_media", "num_frames", "num_detections")
     }
 
 

@@ -40,7 +40,7 @@ class Dimension(Section):
     """A number between these two, as often from each power of ten."""
     integers: tuple[int, int] | None = None
     """A whole number between these two, both included."""
-    when: dict[str, Any] = {}
+    when: dict[str, Any] = Field(default_factory=dict)
     """Other searched names to the value (or list of values) at which this setting matters; else it keeps its base."""
 
     @model_validator(mode="before")
@@ -164,7 +164,7 @@ class SweepSpec(Section):
     """What it is for; shown on the page."""
     preset: str | None = None
     """Preset that is laid under ``base``."""
-    base: dict[str, dict[str, Any]] = {}
+    base: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Configuration of what is not searched, as in any configuration file."""
     simulate: bool = False
     """Whether a reserve is made for the sweep (base: simulate), and is its media and data where those are not given."""
@@ -220,7 +220,9 @@ class SweepSpec(Section):
 
     def config(self, settings: Mapping[str, Any] | None = None) -> Config:
         """The configuration of some settings: preset, ``base``, then ``settings`` by dotted name."""
-        overrides = {f"{section}.{name}": value for section, fields in self.base.items() for name, value in fields.items()}
+        overrides = {
+            f"{section}.{name}": value for section, fields in self.base.items() for name, value in fields.items()
+        }
         return Config.load(overrides={**overrides, **(settings or {})}, preset=self.preset)
 
     def check(self, path: Path) -> None:
@@ -287,7 +289,7 @@ def _read(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ConfigError(
-            f"The sweep {path} cannot be read ({error.strerror}): give the path of a YAML file, such as those in tuning/."
+            f"The sweep {path} cannot be read ({error.strerror}): give a YAML file, such as those in tuning/."
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"The sweep {path} is not YAML: {error}") from None

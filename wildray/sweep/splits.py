@@ -89,7 +89,9 @@ def import_parts(config: Config, store: Store, data: str, split: Split, *, super
     counts = Counter(row["identity"] for row in read_metadata(Path(data).expanduser()).rows)
     names = [name for name, count in counts.items() if count > 1 and name and name.lower() != UNKNOWN]
     if len(names) < len(counts):
-        logger.info("sweep: %d of %d individuals have a single image and are left out", len(counts) - len(names), len(counts))
+        logger.info(
+            "sweep: %d of %d individuals have a single image and are left out", len(counts) - len(names), len(counts)
+        )
     members = divide(names, split, supervised=supervised)
 
     def part(name: str) -> Part:

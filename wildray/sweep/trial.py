@@ -164,12 +164,10 @@ def _train(trial: Trial, context: Context, *, begun_s: float) -> None:
             seconds=seconds,
             core_hours=seconds * held_cpus / 3600,
         )
-        tune.report({**metrics, "trial": trial.name})
+        tune.report({**metrics, "trial": trial.name, "seconds": seconds})
 
     counted: list[bool] = []
-    pretrain(
-        config, store, run=trial.name, probe=probe, on_epoch=on_epoch, tags=trial_tags(context.spec, store, trial)
-    )
+    pretrain(config, store, run=trial.name, probe=probe, on_epoch=on_epoch, tags=trial_tags(context.spec, store, trial))
     seconds = record.seconds + time.time() - begun_s
     ledger.change(trial.name, seconds=seconds, core_hours=seconds * held_cpus / 3600)
     ledger.end(trial.name, "finished")
@@ -196,4 +194,4 @@ def num_parameters(config: Config) -> int:
 
 
 def _digest(facts: object) -> str:
-    return hashlib.blake2b(json.dumps(facts, sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b(json.dumps(facts, sort_keys=True, default=str).encode(), digest_size=5).hexdigest()
