@@ -89,6 +89,10 @@ def sweep(spec: SweepSpec, store: Store) -> SweepResult:
             content = _content(context, records, best, seconds=time.monotonic() - begun)
             ledger.write_sweep(content)
             if best is not None:
+                version = tracked.register_best(spec, store, best["trial"])
+                logger.info(
+                    "sweep %s: the best is %s, model %s version %s", spec.name, best["trial"], spec.name, version
+                )
                 parent.params({"best": best["settings"]})
                 parent.metrics(
                     tracked.figures(best["validation"], "best/validation") | tracked.figures(best["test"], "best/test"),

@@ -14,6 +14,7 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from wildray import runlog
+from wildray.model_log import log_model, register_model
 from wildray.runlog import RunLog
 from wildray.store import Store
 from wildray.sweep.spec import SweepSpec
@@ -88,6 +89,21 @@ def log_setting(spec: SweepSpec, store: Store, records: Sequence[TrialRecord]) -
         values = [metrics["mAP"] for metrics in measured]
         log.metrics({"final/mAP": fmean(values), "final/mAP_std": pstdev(values), "seeds": len(values)}, step=0)
     log.close("FINISHED" if measured else "FAILED")
+
+
+def register_best(spec: SweepSpec, store: Store, trial: str) -> int | None:
+    """Log the model of the best trial with its run, and register it under the sweep's name as ``best``.
+
+    Returns:
+        The version of the registered model; None where MLflow is out of reach: the next start makes up for it.
+    """
+    uri = tracking_uri(spec, store)
+    with _open(spec, store, trial, {}) as log:
+        if log.run_id is None:
+            return None
+        weights = store.path("models", trial, "backbone.safetensors")
+        model = log_model(uri, log.run_id, weights, run_name=trial, detect=spec.config().detect)
+    return None if model is None else register_model(uri, model, spec.name)
 
 
 def _open(spec: SweepSpec, store: Store, name: str, tags: Mapping[str, str]) -> RunLog:

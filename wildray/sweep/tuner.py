@@ -112,7 +112,8 @@ class Halving(AsyncHyperBandScheduler):
 
     def _judged(self, name: str, result: Mapping[str, Any]) -> str:
         named: Any = _Named(name)
-        return str(self._brackets[0].on_result(named, int(result["epoch"]), self._sign * float(result[self._metric])))
+        value = self._sign * float(result[str(self._metric)])
+        return str(self._brackets[0].on_result(named, int(result["epoch"]), value))
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Nothing: its last result was seen."""
