@@ -156,6 +156,9 @@ def test_workers_that_become_more_or_fewer_in_mid_epoch_go_on_in_the_same_order(
 
 @pytest.mark.parametrize(("first", "last", "per_pass"), [(0, 12, 4), (3, 3, 4), (5, 6, 4), (2, 17, 5), (0, 3, 7)])
 def test_spans_are_the_steps_in_order(first, last, per_pass):
-    steps = [number * per_pass + step for number, begin, stop in spans(first, last, per_pass=per_pass)
-             for step in range(begin, stop)]
+    steps = [
+        number * per_pass + step
+        for number, begin, stop in spans(first, last, per_pass=per_pass)
+        for step in range(begin, stop)
+    ]
     assert steps == list(range(first, last))

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from html.parser import HTMLParser
 from typing import Any
 
-from wildray.report.sweep_records import Sweep
-from wildray.report.swept import SweepPage
+from wildray.report.sweeps.build import SweepPage
+from wildray.report.sweeps.records import Sweep
 from wildray.store import Store
 from wildray.trials import Ledger, TrialRecord
 

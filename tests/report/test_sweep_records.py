@@ -16,11 +16,11 @@ from synthetic_sweep import (
     sweep_of,
 )
 
-from wildray.report.sweep_compared import heat_axes
-from wildray.report.sweep_groups import ranked_settings
-from wildray.report.sweep_importance import importance
-from wildray.report.sweep_records import matrix, mean_of, ordered
-from wildray.report.sweep_told import untrained_of
+from wildray.report.sweeps.compared import heat_axes
+from wildray.report.sweeps.groups import ranked_settings
+from wildray.report.sweeps.importance import importance
+from wildray.report.sweeps.records import matrix, mean_of, ordered
+from wildray.report.sweeps.told import untrained_of
 
 
 def test_the_matrix_is_the_mean_over_everything_else() -> None:

@@ -17,10 +17,10 @@ from synthetic_sweep import (
     write,
 )
 
-from wildray.report.sweep_costs import Cost
-from wildray.report.sweep_records import read_sweep
-from wildray.report.sweep_words import SECTIONS
-from wildray.report.swept import SweepPage, report_sweep
+from wildray.report.sweeps.build import SweepPage, report_sweep
+from wildray.report.sweeps.costs import Cost
+from wildray.report.sweeps.records import read_sweep
+from wildray.report.sweeps.words import SECTIONS
 from wildray.store import Store
 
 

@@ -21,9 +21,9 @@ from synthetic_sweep import (
 )
 
 from wildray.errors import ConfigError, StoreError
-from wildray.report import sweep_importance
-from wildray.report.sweep_words import SECTIONS
-from wildray.report.swept import report_sweep
+from wildray.report.sweeps import importance as sweep_importance
+from wildray.report.sweeps.build import report_sweep
+from wildray.report.sweeps.words import SECTIONS
 from wildray.store import Store
 from wildray.trials import Ledger
 

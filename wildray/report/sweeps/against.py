@@ -12,10 +12,10 @@ import numpy as np
 from wildray.report.figures import Chart
 from wildray.report.mined import drawn
 from wildray.report.page import Content, Html, table, tag
-from wildray.report.sweep_figures import against
-from wildray.report.sweep_groups import best_groups, chance_level, grouped, value_text
-from wildray.report.sweep_page import section
-from wildray.report.sweep_records import DAGGER, UNKNOWN, Mean, Sweep, mean_of, number, part
+from wildray.report.sweeps.figures import against
+from wildray.report.sweeps.groups import best_groups, chance_level, grouped, value_text
+from wildray.report.sweeps.page import section
+from wildray.report.sweeps.records import DAGGER, UNKNOWN, Mean, Sweep, mean_of, number, part
 from wildray.trials import TrialRecord
 
 NO_PATCHES = "no patches"

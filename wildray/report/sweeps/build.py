@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wildray import __version__
-from wildray.report import sweep_against, sweep_compared, sweep_told
 from wildray.report.figures import Chart
 from wildray.report.page import Html
-from wildray.report.sweep_costs import Cost, cost
-from wildray.report.sweep_page import sweep_document
-from wildray.report.sweep_records import Sweep, number, part, read_sweep
+from wildray.report.sweeps import against, compared, told
+from wildray.report.sweeps.costs import Cost, cost
+from wildray.report.sweeps.page import document
+from wildray.report.sweeps.records import Sweep, number, part, read_sweep
 from wildray.store import Store
 
 logger = logging.getLogger(__name__)
@@ -64,9 +64,7 @@ def report_sweep(store: Store, name: str) -> SweepPage:
     pictures = tuple(_write_picture(store, folder, chart) for chart in charts)
     metrics = _metrics(sweep)
     metrics_file = store.write_text(json.dumps(metrics, indent=1), "reports", folder, "metrics.json")
-    page = sweep_document(
-        f"wildray: sweep {name}", _subtitle(sweep), sections, f"wildray {__version__} · store {store.root}"
-    )
+    page = document(f"wildray: sweep {name}", _subtitle(sweep), sections, f"wildray {__version__} · store {store.root}")
     path = store.write_text(page, "reports", folder, "index.html")
     logger.info("report: %s, %.1f MB, %d charts, %.1f s", path, len(page) / 1e6, len(charts), time.monotonic() - begun)
     return SweepPage(page=path, figures=pictures, metrics=metrics, metrics_file=metrics_file)
@@ -74,17 +72,17 @@ def report_sweep(store: Store, name: str) -> SweepPage:
 
 def _sections(sweep: Sweep) -> tuple[dict[str, Html], list[Chart]]:
     charted = {
-        "heatmap": sweep_compared.heat_map(sweep),
-        "size": sweep_against.size(sweep),
-        "samples": sweep_against.samples(sweep),
-        "progress": sweep_told.progress(sweep),
-        "importance": sweep_compared.importances(sweep),
-        "species": sweep_compared.species(sweep),
-        "methods": sweep_compared.methods(sweep),
+        "heatmap": compared.heat_map(sweep),
+        "size": against.size(sweep),
+        "samples": against.samples(sweep),
+        "progress": told.progress(sweep),
+        "importance": compared.importances(sweep),
+        "species": compared.species(sweep),
+        "methods": compared.methods(sweep),
     }
-    sections = {"result": sweep_told.result(sweep)}
+    sections = {"result": told.result(sweep)}
     sections |= {name: made[0] for name, made in charted.items() if made is not None}
-    sections |= {"trials": sweep_told.trials(sweep), "cost": cost(sweep), "settings": sweep_told.settings(sweep)}
+    sections |= {"trials": told.trials(sweep), "cost": cost(sweep), "settings": told.settings(sweep)}
     return sections, [chart for made in charted.values() if made is not None for chart in made[1]]
 
 

@@ -19,10 +19,10 @@ from matplotlib.patches import Rectangle
 
 from wildray.report import figures
 from wildray.report.figures import Chart
-from wildray.report.sweep_figures import GREY, WIDTH
-from wildray.report.sweep_records import DAGGER, Matrix
+from wildray.report.sweeps.figures import GREY, WIDTH
+from wildray.report.sweeps.records import DAGGER, Matrix
 
-_INK = figures._INK
+_INK = figures.INK
 """The page's ink, light on dark paper."""
 _DARK, _LIGHT = "#101410", "#fbfbfb"
 """On filled cells, which keep their colour on dark paper."""
@@ -60,9 +60,9 @@ def heat_maps(name: str, panels: Sequence[tuple[str, Matrix]], *, row_label: str
         places = grid[:, :across].ravel()
         for axes, (title, matrix) in zip(places, panels, strict=False):
             _cells(axes, matrix, scale, cell_inches=cell_inches)
-            axes.set(title=figures._short(title, 44), xlabel=figures._short(column_label, 60))
+            axes.set(title=figures.shortened(title, 44), xlabel=figures.shortened(column_label, 60))
             if axes in grid[:, 0]:
-                axes.set_ylabel(figures._short(row_label, 60))
+                axes.set_ylabel(figures.shortened(row_label, 60))
         for axes in [*places[len(panels) :], *grid[:, across:].ravel()]:
             axes.set_visible(False)
         if found.size:
@@ -70,7 +70,7 @@ def heat_maps(name: str, panels: Sequence[tuple[str, Matrix]], *, row_label: str
             bar.set_label("mAP")
             bar.outline.set_visible(False)
 
-    return figures._chart(name, (WIDTH, down * (1.25 + 0.44 * num_rows)), draw)
+    return figures.drawn_chart(name, (WIDTH, down * (1.25 + 0.44 * num_rows)), draw)
 
 
 def _cells(axes: Axes, matrix: Matrix, scale: ScalarMappable, *, cell_inches: float) -> None:
@@ -101,11 +101,11 @@ def _cells(axes: Axes, matrix: Matrix, scale: ScalarMappable, *, cell_inches: fl
         axes.text(column, row - 0.12, worth, fontsize=points, color=color, **centred)
         told = f"{count} of {total}" if count < total else f"n = {count}"
         axes.text(column, row + 0.26, told, fontsize=0.72 * points, color=color, **centred)
-    labels = [figures._short(text, 20) for text in matrix.columns]
+    labels = [figures.shortened(text, 20) for text in matrix.columns]
     crowded = 0.07 * max((len(text) for text in labels), default=0) > cell_inches
     angle: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
     axes.set_xticks(range(num_columns), labels=labels, **angle)
-    axes.set_yticks(range(num_rows), labels=[figures._short(text, 60) for text in matrix.rows])
+    axes.set_yticks(range(num_rows), labels=[figures.shortened(text, 60) for text in matrix.rows])
     axes.set(xlim=(-0.5, num_columns - 0.5), ylim=(num_rows - 0.5, -0.5))
     axes.grid(visible=False)
     axes.tick_params(length=0)

@@ -16,12 +16,12 @@ import numpy as np
 from wildray.report.figures import Chart
 from wildray.report.mined import drawn
 from wildray.report.page import Content, Html, missing, note, table, tag
-from wildray.report.sweep_costs import Cost
-from wildray.report.sweep_figures import Course, courses
-from wildray.report.sweep_groups import by_setting, ranked_settings, told_setting
-from wildray.report.sweep_page import interval_text, section, tiles
-from wildray.report.sweep_records import DAGGER, UNKNOWN, Sweep, figure, mean_of, number, part, show
-from wildray.report.sweep_words import (
+from wildray.report.sweeps.costs import Cost
+from wildray.report.sweeps.figures import Course, courses
+from wildray.report.sweeps.groups import by_setting, ranked_settings, told_setting
+from wildray.report.sweeps.page import interval_text, section, tiles
+from wildray.report.sweeps.records import DAGGER, UNKNOWN, Sweep, figure, mean_of, number, part, show
+from wildray.report.sweeps.words import (
     ALL_FAILED,
     CLEARLY_BEST,
     NOT_BETTER,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wildray.report.sweep_records import Sweep, figure, ordered, show
+from wildray.report.sweeps.records import Sweep, figure, ordered, show
 
 MIN_TRIALS, MIN_SETTINGS = 8, 5
 """Fewer finished trials, or different settings among them, say nothing."""

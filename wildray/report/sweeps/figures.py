@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from wildray.report import figures
 from wildray.report.figures import COLORS, Chart, Numbers
-from wildray.report.sweep_records import DAGGER, Mean
+from wildray.report.sweeps.records import DAGGER, Mean
 
 WIDTH = 9.6
 """Of every chart of the page, in inches."""
@@ -108,7 +108,7 @@ def against(
         if len(series) > 1:
             axes.legend(ncols=min(4, len(series)), loc="lower left", bbox_to_anchor=(0, 1.0), fontsize=8)
 
-    return figures._chart(name, (WIDTH, 4.0), draw)
+    return figures.drawn_chart(name, (WIDTH, 4.0), draw)
 
 
 def courses(name: str, trials: Sequence[Course], *, rungs: Sequence[tuple[float, str]], chance: float | None) -> Chart:
@@ -164,7 +164,7 @@ def courses(name: str, trials: Sequence[Course], *, rungs: Sequence[tuple[float,
         axes.set_xlim(left=0)
         axes.legend(legend.values(), legend, ncols=5, loc="lower left", bbox_to_anchor=(0, 1.0), fontsize=8)
 
-    return figures._chart(name, (WIDTH, 4.2), draw)
+    return figures.drawn_chart(name, (WIDTH, 4.2), draw)
 
 
 def spans(name: str, rows: Sequence[Bar], *, label: str, levels: Mapping[str, float] | None = None) -> Chart:
@@ -195,11 +195,11 @@ def spans(name: str, rows: Sequence[Bar], *, label: str, levels: Mapping[str, fl
                 fontsize=7.5, color=GREY,
             )  # fmt: skip
         axes.axvline(0, color=GREY, linewidth=0.8)
-        axes.set_yticks(range(len(rows)), labels=[figures._short(row.name, 48) for row in rows])
+        axes.set_yticks(range(len(rows)), labels=[figures.shortened(row.name, 48) for row in rows])
         axes.set(xlabel=label, ylim=(len(rows) - 0.4, -0.6))
         axes.grid(visible=False, axis="y")
 
-    return figures._chart(name, (WIDTH, 0.95 + 0.36 * max(2, len(rows))), draw)
+    return figures.drawn_chart(name, (WIDTH, 0.95 + 0.36 * max(2, len(rows))), draw)
 
 
 def _line(axes: Axes, points: Sequence[tuple[float, Mean]], *, color: str, marker: str, key: str) -> None:
@@ -213,7 +213,7 @@ def _line(axes: Axes, points: Sequence[tuple[float, Mean]], *, color: str, marke
             [x for x, _ in chosen], [value for _, value in chosen], linestyle="", marker=marker, markersize=6.5,
             color=color, markerfacecolor="none" if hollow else color,
         )  # fmt: skip
-    axes.plot([], [], color=color, marker=marker, linewidth=1.4, label=figures._short(key, 34))
+    axes.plot([], [], color=color, marker=marker, linewidth=1.4, label=figures.shortened(key, 34))
 
 
 def _level(axes: Axes, name: str, value: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from wildray.report.sweep_records import UNKNOWN, Mean, Sweep, mean_of, number, show
+from wildray.report.sweeps.records import UNKNOWN, Mean, Sweep, mean_of, number, show
 from wildray.trials import TrialRecord
 
 Key = TypeVar("Key")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from wildray.report.page import Content, Html, table, tag
-from wildray.report.sweep_page import section, tiles
-from wildray.report.sweep_records import UNKNOWN, Sweep, number, part, show
+from wildray.report.sweeps.page import section, tiles
+from wildray.report.sweeps.records import UNKNOWN, Sweep, number, part, show
 
 SHARED = {
     "simulate": "making the reserve",

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from wildray.report.figures import Chart
 from wildray.report.mined import drawn
 from wildray.report.page import Content, Html, note, tag
-from wildray.report.sweep_figures import Bar, spans
-from wildray.report.sweep_groups import chance_level, grouped, ranked_settings, value_text
-from wildray.report.sweep_heat_maps import heat_maps
-from wildray.report.sweep_importance import importance
-from wildray.report.sweep_page import section
-from wildray.report.sweep_records import (
+from wildray.report.sweeps.figures import Bar, spans
+from wildray.report.sweeps.groups import chance_level, grouped, ranked_settings, value_text
+from wildray.report.sweeps.heat_maps import heat_maps
+from wildray.report.sweeps.importance import importance
+from wildray.report.sweeps.page import section
+from wildray.report.sweeps.records import (
     DAGGER,
     Sweep,
     figure,
@@ -25,7 +25,7 @@ from wildray.report.sweep_records import (
     mean_of,
     show,
 )
-from wildray.report.sweep_words import POOR_FOREST, SURVIVORS
+from wildray.report.sweeps.words import POOR_FOREST, SURVIVORS
 from wildray.trials import TrialRecord
 
 Part = tuple[Html, list[Chart]] | None
