@@ -127,9 +127,8 @@ def run_trial(point: Mapping[str, Any], *, context: Context) -> None:
         ledger.write(new_record(trial))
     try:
         _train(trial, context, begun_s=time.time())
-    except Exception as error:
-        reason = str(error) if isinstance(error, WildrayError) else f"{type(error).__name__}: {error}"
-        ledger.end(trial.name, "failed", reason)
+    except WildrayError as error:  # of others the sweep hears from Tune: one that is being ended raises too
+        ledger.end(trial.name, "failed", str(error))
         raise
 
 

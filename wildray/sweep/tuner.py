@@ -155,7 +155,7 @@ class Recorder(Callback):
         ledger = self._context.ledger
         if name is not None and name in getattr(self._scheduler, "ended", ()):
             record = ledger.read(name)
-            if record is not None and not record.ended:
+            if record is not None and record.status != "finished":
                 at = f"after measurement {len(ledger.history(name))} of {record.num_epochs}"
                 ledger.end(name, "stopped", f"by the scheduler, {at}")
         self._told()
@@ -166,7 +166,7 @@ class Recorder(Callback):
         name = trial_of(dict(point["settings"]), int(point["seed"]), self._context).name
         record = self._context.ledger.read(name)
         if record is not None and record.status != "failed":
-            self._context.ledger.end(name, "failed", f"its process died: {_last_line(trial)}")
+            self._context.ledger.end(name, "failed", _last_line(trial))
         logger.warning("sweep: %s failed", name)
         self._told()
 
