@@ -120,7 +120,7 @@ def _image(labelled, row):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ('bad,1,missing.png,""', "no such file"),
+        ('bad,1,missing.png,""', "no such file as"),
         ('bad,1,cut.jpg,""', "cannot be read"),
         ('bad,1,text.jpg,""', "cannot be read"),
         ('bad,1,empty.jpg,""', "cannot be read"),

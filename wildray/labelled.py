@@ -190,7 +190,7 @@ def read_image(photo: Path | bytes) -> npt.NDArray[np.uint8]:
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
     except FileNotFoundError:
-        raise DataError("there is no such file") from None
+        raise DataError(f"there is no such file as {path}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises on damage
         raise DataError(f"the image cannot be read ({error})") from None
 

@@ -11,8 +11,10 @@ Parquet files would show half a chunk.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wildray.errors import StoreError
+from wildray.errors import ConfigError, StoreError
 from wildray.lease import held
 
 
@@ -38,6 +40,22 @@ def explained(path: Path, doing: str) -> Iterator[None]:
             30: "the file system is read-only: choose a --store that you may write to",
         }.get(error.errno or 0, "check that the --store is a folder that you may write to")
         raise StoreError(f"{doing} {path} failed ({error.strerror or error}): {hint}.") from error
+
+
+def check_run_name(name: str) -> None:
+    """Refuse, before anything is started, a name that cannot be a folder's.
+
+    Args:
+        name: Of a run: up to 100 letters, digits, dots, hyphens and underscores, not a dot or hyphen first.
+
+    Raises:
+        ConfigError: The name is another.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
+        raise ConfigError(
+            f"{name!r} cannot be the name of a run: take 1 to 100 letters, digits, dots, hyphens and underscores, the "
+            f"first of them no dot or hyphen."
+        )
 
 
 @dataclass(frozen=True)
@@ -129,6 +147,14 @@ class Store:
             raise StoreError(f"{path} cannot be read ({error.strerror}).") from None
         except ValueError:
             raise StoreError(f"{path} is not JSON: it was altered. Remove it and run the stage again.") from None
+
+    def file_digest(self, *parts: str) -> str | None:
+        """16 hex digits of a file's bytes, or None where there is none."""
+        path = self.path(*parts)
+        if not path.is_file():
+            return None
+        with explained(path, "Reading"), path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
     def collection(self, stage: str, digest: str) -> Collection:
         """The chunks of one stage under one digest of settings."""

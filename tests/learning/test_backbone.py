@@ -168,6 +168,10 @@ def test_a_pickled_state_dict_is_read_and_code_is_not_run(tmp_path, wrapped):
         torch.save(content, path)
         with pytest.raises(WeightsError, match=message):
             load_backbone(BackboneConfig(name="resnet18", image_size=32, weights=str(path)))
+    for junk in (b"hello\n", b"", b"\x80\x04}.", bytes(range(256))):
+        path.write_bytes(junk)
+        with pytest.raises(WeightsError, match=r"weights\.pth"):
+            load_backbone(BackboneConfig(name="resnet18", image_size=32, weights=str(path)))
 
 
 def test_frozen_patches_are_moco_v3s_and_take_no_gradient():

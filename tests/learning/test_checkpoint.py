@@ -1,9 +1,11 @@
 import logging
+import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from wildray.errors import ConfigError
+from wildray.errors import ConfigError, StoreError
 from wildray.learning.checkpoint import (
     KEEP,
     Shard,
@@ -48,6 +50,22 @@ def test_a_torn_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog):
         assert state.step == 1
     assert "step-000000002" in caplog.text
     assert load_newest(tmp_path / "models" / "other", CPU) is None
+
+
+def test_a_full_disk_is_said_to_be_one(tmp_path, monkeypatch):
+    def torn(content, path):
+        path.write_bytes(b"part of it")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 60250560 vs 60250448")
+
+    store, run_dir = Store(str(tmp_path)), tmp_path / "models" / "r"
+    save_checkpoint(store, run_dir, some_state(1))
+    monkeypatch.setattr(torch, "save", torn)
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        save_checkpoint(store, run_dir, some_state(2))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    with pytest.raises(StoreError, match="the disk is full: free some space"):
+        save_checkpoint(store, run_dir, some_state(2))
+    assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["step-000000001.pt"]
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):

@@ -183,6 +183,9 @@ def test_settings_of_labels_that_do_not_go_together_are_refused():
         check_labels(tiny_config(train__labels="a"), METHODS["simclr"])
     check_labels(tiny_config(train__labels="a", train__views="self"), METHODS["simclr"])
     check_labels(tiny_config(train__method="arcface", train__labels="a"), METHODS["arcface"])
+    alone = {"train__method": "supcon", "train__labels": "a", "train__batch_size": 16, "train__images_per_identity": 16}
+    with pytest.raises(ConfigError, match="a batch of a single individual"):
+        check_labels(tiny_config(**alone), METHODS["supcon"])
     parts = {"train__method": "triplet", "train__labels": "a", "train__batch_size": 32, "train__images_per_identity": 4}
     check_labels(tiny_config(**parts, train__accumulate=4), METHODS["triplet"])
     with pytest.raises(ConfigError, match="a part of 4 images holds fewer than two"):

@@ -1,3 +1,4 @@
+import logging
 import math
 from dataclasses import replace
 
@@ -7,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from learning_ddp import NUM_IDENTITIES, SAME_CAMERA_S, make_case, part_of_batch, tiny_backbone
 
-from wildray.config import Config
+from wildray.config import Config, MethodConfig
 from wildray.errors import ConfigError
+from wildray.learning.ingest import warn_of_unread
 from wildray.learning.methods import METHODS, method_class
 
 FALLS_TO = {"dino": 0.97, "dinov2": 0.97}
@@ -169,3 +171,27 @@ def test_every_method_learns_to_overfit_one_batch(name):
 def test_an_unknown_method_is_named_with_the_nearest():
     with pytest.raises(ConfigError, match="Did you mean 'simclr'"):
         method_class("simclr2")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_says_which_settings_it_reads(name):
+    """By watching what it asks of them as it is made."""
+    asked = set()
+
+    class Watched(MethodConfig):
+        def __getattribute__(self, field):
+            if field in MethodConfig.model_fields:
+                asked.add(field)
+            return super().__getattribute__(field)
+
+    case = make_case(name, "self", norm=False)
+    asked.clear()
+    METHODS[name](case.backbone, case.config.model_copy(update={"method": Watched()}), num_identities=4)
+    assert asked == METHODS[name].reads
+
+
+def test_settings_that_a_method_does_not_read_are_told(caplog):
+    config = Config.load(overrides={"train.method": "byol", "method.temperature": 0.1, "method.momentum": 0.9})
+    with caplog.at_level(logging.WARNING):
+        warn_of_unread(config, METHODS["byol"])
+    assert "does not use method.temperature. It uses method.hidden_dim, method.momentum" in caplog.text

@@ -6,6 +6,7 @@ import pytest
 import torch
 from learning_store import PAIRS_DIGEST
 
+from wildray.errors import StageError
 from wildray.learning.backbone import new_backbone
 from wildray.learning.methods import METHODS
 from wildray.learning.monitor import (
@@ -112,6 +113,14 @@ def test_where_nobody_has_two_images_rank_and_spread_are_measured_all_the_same(p
     images = torch.randint(0, 256, (8, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     measured = health(new_backbone("resnet18", 32), torch.cat([images, images]))
     assert set(measured) == {"embedding_rank", "embedding_std", "uniformity"}
+
+
+def test_weights_that_have_grown_out_of_bounds_are_said(pair_store):
+    backbone = new_backbone("resnet18", 32)
+    with torch.no_grad():
+        next(backbone.parameters()).fill_(float("nan"))
+    with pytest.raises(StageError, match="not finite, though the loss still was"):
+        health(backbone, torch.zeros(4, 3, 40, 40, dtype=torch.uint8))
 
 
 def test_single_images_are_paired_with_another_of_the_individual(pair_store):

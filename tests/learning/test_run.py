@@ -5,8 +5,8 @@ import pytest
 
 from wildray.config import Config
 from wildray.errors import ConfigError, StoreError
-from wildray.learning.run import check_run_name, claim_run, finished_result
-from wildray.store import Store
+from wildray.learning.run import claim_run, finished_result
+from wildray.store import Store, check_run_name
 
 BASE = {"backbone.name": "resnet18", "train.pairs": "a" * 16, "train.epochs": 5}
 

@@ -199,6 +199,32 @@ def test_gone_labelled_images_are_said(empty_store: Store, undrawn: None) -> Non
     assert "0.620" in page.text
 
 
+def test_figures_of_former_weights_are_marked_and_left_out_of_the_metrics(empty_store: Store, undrawn: None) -> None:
+    write_run(empty_store)
+    write_evaluation(empty_store)
+    path = empty_store.path("models", "first", "evaluation.json")
+    content = json.loads(path.read_text())
+    empty_store.write_text("weights", "models", "first", "backbone.safetensors")
+    content["weights"] = empty_store.file_digest("models", "first", "backbone.safetensors")
+    content["protocol"] = {"exclude": ["encounter"], "same": ["orientation"]}
+    path.write_text(json.dumps(content))
+    written = report(Config(), empty_store)
+    assert "former weights" not in read(written).text
+    assert "nor do those that differ in one of these: orientation" in read(written).text
+    assert "chance_mAP" in json.loads(Path(written.metrics).read_text())
+    empty_store.write_text("trained on", "models", "first", "backbone.safetensors")
+    written = report(Config(), empty_store)
+    assert "former weights" in read(written).text
+    assert "chance_mAP" not in json.loads(Path(written.metrics).read_text())
+
+
+def test_a_run_that_broke_off_says_where(empty_store: Store, undrawn: None) -> None:
+    write_run(empty_store)
+    broken = {"step": 7, "loss": "nan", "norm": "inf", "rate": 1.0, "detection_ids": [1]}
+    empty_store.write_text(json.dumps(broken), "models", "first", ".nonfinite.json")
+    assert "broke off at step 7: the loss became nan" in read(report(Config(), empty_store)).text
+
+
 def test_collapsed_vectors_are_said(empty_store: Store, undrawn: None) -> None:
     history = [{"epoch": 1, "loss": 4.8, "embedding_rank": 1.01, "embedding_std": 0.001}]
     empty_store.write_text(json.dumps(history), "models", "flat", "history.json")

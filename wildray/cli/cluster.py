@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
+import threading
 
 from wildray.errors import ConfigError, StageError
 
@@ -69,6 +71,9 @@ def connect(address: str | None, *, verbose: bool = False, dashboard: bool = Fal
         ray.data.DataContext.get_current().enable_progress_bars = False  # the stages draw their own
         ray.data.DataContext.get_current().print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if threading.current_thread() is threading.main_thread():
+        # Ray's own handler prints its stack; a batch system's signal ends a stage as Ctrl-C does
+        signal.signal(signal.SIGTERM, _interrupted)
     resources = ray.cluster_resources()
     logger.info("Ray has %g CPUs and %g GPUs", resources.get("CPU", 0), resources.get("GPU", 0))
 
@@ -78,6 +83,10 @@ def resources() -> list[dict[str, float]]:
     import ray
 
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def _interrupted(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def nodes() -> list[dict[str, object]]:

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,9 +19,10 @@ from rich.table import Table
 
 from wildray.cli.cluster import connect, nodes
 from wildray.cli.options import config_of
+from wildray.cli.probing import probe_for
 from wildray.config import Config
-from wildray.errors import StageError
-from wildray.store import Store
+from wildray.errors import ConfigError, StageError
+from wildray.store import Store, check_run_name
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +35,10 @@ def simulate(arguments: argparse.Namespace) -> object:
     OUT/media holds the footage, OUT/truth the boxes with identity, OUT/labelled images of individuals that appear
     nowhere in the footage, with their metadata.
     """
+    config = config_of(arguments)
     from wildray.simulate import simulate as run_stage
 
-    return show(arguments, run_stage(config_of(arguments), arguments.out))
+    return show(arguments, run_stage(config, arguments.out))
 
 
 def detect(arguments: argparse.Namespace) -> object:
@@ -43,11 +46,9 @@ def detect(arguments: argparse.Namespace) -> object:
 
     Media that the store already has are not looked at again. Stopped at any moment, the same command goes on.
     """
+    config, store = _ready(arguments, create=True)
     from wildray.mining.detect import detect as run_stage
 
-    config = config_of(arguments)
-    store = Store.open(arguments.store, create=True)
-    connect(arguments.address, verbose=arguments.verbose)
     return show(arguments, run_stage(config, store, arguments.media))
 
 
@@ -56,9 +57,9 @@ def mine(arguments: argparse.Namespace) -> object:
 
     Reads the detections, no pixels. Equal settings over equal detections share one pair set.
     """
+    config, store = _ready(arguments)
     from wildray.mining.mine import mine as run_stage
 
-    config, store = _ready(arguments)
     return show(arguments, run_stage(config, store))
 
 
@@ -68,26 +69,31 @@ def pretrain(arguments: argparse.Namespace) -> object:
     Stopped at any moment, the same command goes on from the last checkpoint. With --data, mAP on the labelled images is
     measured as training goes on. Supervised methods (arcface, triplet, supcon) need --train.labels; label-free ones may
     train on it too, with --train.views self. None of its individuals may be among those of --data.
-    """
-    from wildray.labelled import newest_labelled
-    from wildray.learning.labels import check_unseen, with_imported_labels
-    from wildray.learning.train import pretrain as run_stage
-    from wildray.retrieval.probe import make_probe
 
-    config, store = _ready(arguments, create=config_of(arguments).train.labels is not None)
+    Of a run that was begun, train.epochs may grow (the learning rate then rises and falls once more), and how it is
+    checkpointed, measured, fed and spread over workers may change; everything else is what it was.
+    """
+    config, store = _checked(arguments, create=config_of(arguments).train.labels is not None)
+    from wildray.learning.first_backbone import check_backbone
+    from wildray.learning.ingest import check_labels
+    from wildray.learning.labels import with_imported_labels
+    from wildray.learning.methods import method_class
+
+    check_labels(config, method_class(config.train.method))
+    check_backbone(config.backbone)
     config = with_imported_labels(config, store)
-    data = import_data(config, store, arguments.data) if arguments.data else newest_labelled(store)
-    if config.train.labels is not None and data is not None:
-        check_unseen(store, trained=config.train.labels, evaluated=data)
-    probe = None if data is None else make_probe(config, store, data)
+    probe = probe_for(config, store, arguments.run_name, arguments.data)
+    connect(arguments.address, verbose=arguments.verbose)
+    from wildray.learning.train import pretrain as run_stage
+
     return show(arguments, run_stage(config, store, run=arguments.run_name, probe=probe))
 
 
 def embed(arguments: argparse.Namespace) -> object:
     """Turn labelled images into unit vectors with a trained, or any other, backbone."""
+    config, store = _ready(arguments, create=arguments.data is not None)
     from wildray.retrieval.embed import embed as run_stage
 
-    config, store = _ready(arguments, create=arguments.data is not None)
     return show(arguments, run_stage(config, store, run=arguments.run_name, data=arguments.data))
 
 
@@ -97,9 +103,9 @@ def evaluate(arguments: argparse.Namespace) -> object:
     Chance and the same backbone before training stand beside the result. --eval.exclude drops answers that share a
     column with the query (its own encounter by default), --eval.same keeps only those that do.
     """
+    config, store = _ready(arguments, create=arguments.data is not None)
     from wildray.retrieval.evaluate import evaluate as run_stage
 
-    config, store = _ready(arguments, create=arguments.data is not None)
     measured = run_stage(config, store, run=arguments.run_name, data=arguments.data)
     if arguments.run_name:
         from wildray.cli.tracking import log_evaluation
@@ -122,9 +128,9 @@ def sweep(arguments: argparse.Namespace) -> object:
 
 def report(arguments: argparse.Namespace) -> object:
     """Write a page of what the stages found: pairs, static detections, curves, ranked answers."""
+    config, store = _checked(arguments)
     from wildray.report import report as run_stage
 
-    config, store = config_of(arguments), Store.open(arguments.store)
     page = run_stage(config, store, run=arguments.run_name)
     if arguments.run_name:
         from wildray.cli.tracking import log_report
@@ -195,16 +201,6 @@ def doctor(arguments: argparse.Namespace) -> object:
     return {"checks": [dataclasses.asdict(check) for check in checks]}
 
 
-def import_data(config: Config, store: Store, path: str) -> str:
-    """Import labelled images unless they are; returns their digest."""
-    from wildray.labelled import import_labelled
-
-    padding, longest_px = config.detect.crop_padding, config.detect.crop_longest_px
-    return import_labelled(
-        store, path, padding=padding, longest_px=longest_px, max_skipped=config.eval.max_skipped
-    ).digest
-
-
 def show(arguments: argparse.Namespace, result: Any) -> dict[str, Any]:
     """Print a stage's result for people (unless ``--json``); returns it as plain values."""
     values = plain(result)
@@ -228,11 +224,17 @@ def plain(result: Any) -> dict[str, Any]:
 
 def _ready(arguments: argparse.Namespace, *, create: bool = False) -> tuple[Config, Store]:
     """Settings and store, checked before Ray is started."""
-    config = config_of(arguments)
-    if getattr(arguments, "run_name", None) is not None:
-        from wildray.learning.run import check_run_name
-
-        check_run_name(arguments.run_name)
-    store = Store.open(arguments.store, create=create)
+    config, store = _checked(arguments, create=create)
     connect(arguments.address, verbose=arguments.verbose)
     return config, store
+
+
+def _checked(arguments: argparse.Namespace, *, create: bool = False) -> tuple[Config, Store]:
+    """Settings and store, and whether what is named is there, without anything that takes seconds to import."""
+    config = config_of(arguments)
+    if getattr(arguments, "run_name", None) is not None:
+        check_run_name(arguments.run_name)
+    for path in (getattr(arguments, "data", None), config.train.labels):
+        if path is not None and path.lower().endswith(".csv") and not Path(path).expanduser().is_file():
+            raise ConfigError(f"There is no file {path}: give the path of a metadata CSV of labelled images.")
+    return config, Store.open(arguments.store, create=create)

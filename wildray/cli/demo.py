@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from wildray.cli.cluster import connect
-from wildray.cli.commands import import_data, plain
+from wildray.cli.commands import plain
 from wildray.cli.options import config_of
+from wildray.cli.probing import import_data
 from wildray.config import Config
 from wildray.store import Store
 

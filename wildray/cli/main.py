@@ -128,7 +128,11 @@ def _add_stages(command: AddCommand) -> None:
         metavar="NAME",
         help="name of the model; the same name goes on where it stopped",
     )
-    sub.add_argument("--data", metavar="METADATA", help="labelled images whose mAP is measured as training goes on")
+    sub.add_argument(
+        "--data",
+        metavar="METADATA",
+        help="labelled images whose mAP is measured as training goes on; default the newest import; none measures none",
+    )
     for name, run in (("embed", commands.embed), ("evaluate", commands.evaluate)):
         sub = command(name, run, sections=("eval", "backbone", "scale"))
         sub.add_argument(

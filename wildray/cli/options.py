@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from wildray.config import PRESETS, Config, field_names
 from wildray.errors import ConfigError, nearest
@@ -37,7 +37,7 @@ def add_settings(parser: argparse.ArgumentParser, sections: Sequence[str]) -> No
         text = f"{info.description} [{value}]".replace("%", "%%") if shown else argparse.SUPPRESS
         hyphened = f"--{name.replace('_', '-')}"
         group = groups[section] if shown else parser
-        group.add_argument(hyphened, dest=name, default=_UNSET, metavar="VALUE", help=text)
+        group.add_argument(hyphened, dest=name, default=_UNSET, metavar=_words(info.annotation), help=text)
         if "_" in name:  # the spelling of configuration files; not shown twice
             parser.add_argument(f"--{name}", dest=name, default=_UNSET, help=argparse.SUPPRESS)
 
@@ -108,6 +108,12 @@ def overrides_of(arguments: argparse.Namespace) -> dict[str, Any]:
 def _summary(section: str) -> str:
     model = Config.model_fields[section].annotation
     return (getattr(model, "__doc__", None) or "").strip().split("\n")[0]
+
+
+def _words(annotation: Any) -> str:
+    """What stands for a value in the help: the words that are taken, or VALUE."""
+    words = [str(word) for word in get_args(annotation)] if get_origin(annotation) is Literal else []
+    return "{" + ",".join(words) + "}" if words else "VALUE"
 
 
 def _spelled(value: object) -> str:

@@ -9,6 +9,7 @@ loses the newest; these are there once the rename is done, and Ray's reports car
 
 from __future__ import annotations
 
+import errno
 import logging
 import pickle
 import shutil
@@ -92,11 +93,21 @@ def save_checkpoint(
     folder = run_dir / "checkpoints"
     name = f"step-{state.step:09d}"
     content = {field: getattr(state, field) for field in asdict(State())}
+
+    def write(temporary: Path) -> None:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch's writer has its own words for a disk that takes no more
+            free_bytes = shutil.disk_usage(temporary.parent).free
+            if free_bytes > temporary.stat().st_size:
+                raise
+            raise OSError(errno.ENOSPC, f"{free_bytes / 1e6:.0f} MB are free") from error
+
     if shard is None:
-        store.publish(folder / f"{name}.pt", lambda temporary: torch.save(content, temporary))
+        store.publish(folder / f"{name}.pt", write)
     else:
         gathering = folder / f".{name}"
-        store.publish(gathering / shard.file_name, lambda temporary: torch.save(content, temporary))
+        store.publish(gathering / shard.file_name, write)
         meet()
         if shard.rank:
             return

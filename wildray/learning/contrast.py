@@ -66,6 +66,10 @@ class Known:
         return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
+RULES = frozenset({"same_frame_negatives", "same_camera_neutral"})
+"""Fields of ``config.method`` that ``Rules.of`` reads."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """Which facts count.

@@ -8,6 +8,7 @@ node (``ray_ingest``): the same batches either way.
 from __future__ import annotations
 
 import functools
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from wildray.learning.methods import Method
 from wildray.learning.order import Int64, epoch_order, worker_slice
 from wildray.learning.pairs import Samples, count_pairs
 from wildray.store import Store
+
+logger = logging.getLogger(__name__)
 
 AHEAD = 4
 """Batches that wait for the training step."""
@@ -40,6 +43,12 @@ def check_labels(config: Config, kind: type[Method]) -> None:
             f"train.method {train.method} is supervised: give it labelled images, --train.labels metadata.csv "
             f"(columns image_id, identity, path), or take a label-free method such as simclr."
         )
+    if kind.supervised and train.batch_size < 2 * train.images_per_identity:
+        raise ConfigError(
+            f"train.batch_size {train.batch_size} with train.images_per_identity {train.images_per_identity}: a batch "
+            f"of a single individual leaves nothing to tell apart: expected a batch of at least "
+            f"{2 * train.images_per_identity}, or fewer images of each."
+        )
     part, fewest = train.batch_size // (config.scale.workers * train.accumulate), 2 * train.images_per_identity
     if kind.supervised and train.accumulate > 1 and part < fewest:
         raise ConfigError(
@@ -54,6 +63,22 @@ def check_labels(config: Config, kind: type[Method]) -> None:
         raise ConfigError(
             f"train.views {train.views}: labelled images are no pairs, a label-free method makes both views of one "
             f"image: give --train.views self."
+        )
+
+
+def warn_of_unread(config: Config, kind: type[Method]) -> None:
+    """Say which settings of ``method`` were given that the method does not read."""
+    defaults = type(config.method)()
+    given = [
+        name for name in type(config.method).model_fields if getattr(config.method, name) != getattr(defaults, name)
+    ]
+    unread = [f"method.{name}" for name in given if name not in kind.reads]
+    if unread:
+        logger.warning(
+            "train.method %s does not use %s. It uses %s.",
+            config.train.method,
+            ", ".join(unread),
+            ", ".join(f"method.{name}" for name in sorted(kind.reads)),
         )
 
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wildray.errors import StageError
 from wildray.learning.backbone import Backbone
 from wildray.learning.order import Int64
 from wildray.learning.pairs import Samples
@@ -122,11 +123,19 @@ def health(backbone: Backbone, images: Tensor) -> dict[str, float]:
 
     There is no ``alignment`` where all crops are their own positives.
 
+    Raises:
+        StageError: The vectors are not finite.
+
     Args:
         backbone: As it stands.
         images: (2 M, 3, P, P) uint8, M crops and then their positives.
     """
     vectors = embed_images(backbone, images)
+    if not bool(torch.isfinite(vectors).all()):
+        raise StageError(
+            "The backbone gives vectors that are not finite, though the loss still was: the weights have grown out of "
+            "bounds. Begin another --run with a lower train.learning_rate or a longer train.warmup."
+        )
     first, second = vectors.chunk(2)
     measured = {
         "embedding_rank": effective_rank(vectors),

@@ -51,11 +51,13 @@ def check_shares(config: Config) -> None:
     if len(counts) == 1:
         unit = scale.workers * train.accumulate
         below = train.batch_size // unit * unit
+        other = f"a number of workers that divides {train.batch_size}"
+        if train.accumulate > 1:
+            other = f"a smaller --train.accumulate{'' if scale.workers == 1 else f', or {other}'}"
         sizes = " or ".join(str(size) for size in (below, below + unit) if size >= 2)
         raise ConfigError(
             f"train.batch_size {train.batch_size} cannot be shared out evenly over {scale.workers} workers "
-            f"(scale.workers){parts}: take --train.batch-size {sizes}, or a number of workers that divides "
-            f"{train.batch_size}."
+            f"(scale.workers){parts}: take --train.batch-size {sizes}, or {other}."
         )
     raise ConfigError(
         f"train.batch_size {train.batch_size} cannot be shared out evenly over {_listed(wrong)} workers{parts}, and "

@@ -7,7 +7,6 @@ by accident with other settings would silently go on from weights of the former 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +15,7 @@ import yaml
 from wildray.config import Config
 from wildray.errors import ConfigError, StoreError
 from wildray.learning.checkpoint import checkpoints
-from wildray.store import Store
+from wildray.store import Store, check_run_name
 
 logger = logging.getLogger(__name__)
 
@@ -31,21 +30,6 @@ FREE = {
     "train.ingest",
 }
 """But not on these fields of them; ``train.epochs`` may grow."""
-
-
-def check_run_name(name: str) -> None:
-    """Refuse, before anything is started, a name that cannot be a folder's.
-
-    Args:
-        name: Of a run: up to 100 letters, digits, dots, hyphens and underscores, not a dot or hyphen first.
-
-    Raises:
-        ConfigError: The name is another.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
-        raise ConfigError(
-            f"{name!r} cannot be the name of a run: take up to 100 letters, digits, dots, hyphens and underscores."
-        )
 
 
 def begun_settings(store: Store, run: str) -> dict[str, Any] | None:

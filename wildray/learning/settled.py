@@ -7,6 +7,7 @@ every worker reads. Were each worker to settle it by itself, a store that grows 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from wildray.config import Config
 from wildray.learning.crops import FEW_KNOWN, camera_of_crops, known_backgrounds
 from wildray.learning.pairs import read_pairs
 from wildray.learning.run import begun_settings
+from wildray.learning.stored_weights import FETCHED
 from wildray.packs import PackReader
 from wildray.store import Store
 
@@ -45,6 +47,31 @@ def with_settled_background(config: Config, store: Store, run: str) -> Config:
     settled = config.model_dump(mode="json")
     settled["augment"]["background"] = chosen
     return Config.validated(settled)
+
+
+def with_settled_places(config: Config, store: Store) -> Config:
+    """The configuration as it is to be recorded.
+
+    Files have absolute paths, since workers have their own working directories; detect and mine are those that the
+    pairs were made with.
+
+    Args:
+        config: With ``train.pairs`` or ``train.labels`` filled in.
+        store: Holds the pairs.
+    """
+    content = config.model_dump(mode="json")
+    weights = config.backbone.weights
+    if weights not in FETCHED:
+        content["backbone"]["weights"] = str(Path(weights).expanduser().absolute())
+    if config.train.pairs is not None:
+        mined = store.collection("pairs", config.train.pairs).settings()
+        found = store.collection("detections", str(mined["detections"])).settings()
+        for section, recorded in (("mine", mined.get("mine")), ("detect", found.get("detect"))):
+            if isinstance(recorded, dict):
+                known = {name: value for name, value in recorded.items() if name in content[section]}
+                content[section] = {**content[section], **known}
+        content["mine"]["detections"] = mined["detections"]
+    return Config.validated(content)
 
 
 def _by_what_is_known(store: Store, pairs: str) -> str:

@@ -7,7 +7,6 @@ timm's loader would leave out what does not fit, and train the rest from random 
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -107,9 +106,10 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     """A state dict, by itself or under one of ``WRAPPERS``, without DistributedDataParallel's prefix."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # unpickling foreign bytes raises whatever they happen to spell
+        reason = (str(error).splitlines() or [""])[0]
         raise WeightsError(
-            f"{path} cannot be read as tensors alone ({str(error).splitlines()[0]}): save its state dict with "
+            f"{path} cannot be read as tensors alone ({type(error).__name__}: {reason}): save its state dict with "
             f"safetensors.torch.save_file and give that --backbone.weights."
         ) from None
     for wrapper in WRAPPERS:

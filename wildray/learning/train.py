@@ -27,19 +27,19 @@ from ray.train.torch import TorchTrainer, get_device
 
 from wildray.config import Config
 from wildray.errors import ConfigError, StageError, nearest, user_error
-from wildray.learning.checkpoint import check_newest
+from wildray.learning.checkpoint import check_newest, checkpoints
 from wildray.learning.first_backbone import check_backbone
 from wildray.learning.follow import Follower
-from wildray.learning.ingest import check_labels, check_samples
+from wildray.learning.ingest import check_labels, check_samples, warn_of_unread
 from wildray.learning.job import Job, Place, Probe
 from wildray.learning.labels import with_imported_labels
 from wildray.learning.loop import run_training
 from wildray.learning.methods import method_class
 from wildray.learning.placing import check_shares, place_workers
-from wildray.learning.run import begun_settings, check_run_name, check_settings, claim_run, finished_result
-from wildray.learning.settled import with_settled_background
+from wildray.learning.run import begun_settings, check_settings, claim_run, finished_result
+from wildray.learning.settled import with_settled_background, with_settled_places
 from wildray.learning.strategy import check_strategy, shard_of
-from wildray.store import Store
+from wildray.store import Store, check_run_name
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ def pretrain(
     check_run_name(run)
     kind = method_class(train.method)
     check_labels(config, kind)
+    warn_of_unread(config, kind)
     check_backbone(config.backbone)
     check_shares(config)
     check_strategy(config)
@@ -115,7 +116,7 @@ def pretrain(
         else:
             config = with_imported_labels(config, store)
             pairs = str(config.train.labels)
-        config = with_settled_background(config, store, run)
+        config = with_settled_places(with_settled_background(config, store, run), store)
         check_settings(config, store, run)
         check_newest(store.path("models", run), shard_of(config, Place(num_workers=workers)))
         done = finished_result(config, store, run)
@@ -125,6 +126,8 @@ def pretrain(
                 ray.init()
             scaling = _scaling(config)
             claim_run(config, store, run)
+            if store.path("models", run, "result.json").is_file():
+                logger.info("pretrain %s: more epochs than before: the learning rate is laid out anew over all", run)
             what = "pairs" if train.labels is None else "labelled images"
             logger.info("pretrain %s: %s on %s, %s %s", run, train.method, config.backbone.name, what, pairs)
             _train(Job(config, store, run, pairs), scaling, probe, on_epoch=on_epoch, tags=tags or {})
@@ -171,6 +174,7 @@ def _train(
     method = job.config.train.method
     tracked = _tracked(job, on_epoch, tags)
     with tracked as follow, Follower(job.run_dir, follow, num_known=num_known, method=method):
+        former = None
         for attempt in range(MAX_RESTARTS + 1):
             trainer = TorchTrainer(
                 _worker,
@@ -189,11 +193,14 @@ def _train(
                     known = user_error(failure)
                     if known is not None:
                         raise known from None
-                if attempt == MAX_RESTARTS:
+                # the same words at the same step: trying again will not help
+                state = (_last_line(error), [path.name for path in checkpoints(job.run_dir)])
+                if attempt == MAX_RESTARTS or state == former:
                     raise StageError(
                         f"Training of {job.run} failed {attempt + 1} times, lastly with: {_last_line(error)}. "
                         f"Run the same command again to go on from the last checkpoint."
                     ) from error
+                former = state
                 logger.warning("a worker died (%s): going on from the last checkpoint", _last_line(error))
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)

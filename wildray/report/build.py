@@ -143,7 +143,7 @@ def _metrics(found: Findings, evaluation: Evaluation | None) -> dict[str, float]
     return {
         **{key: float(value) for key, value in counts.items()},
         **trained,
-        **(evaluation.figures if evaluation else {}),
+        **(evaluation.figures if evaluation and not evaluation.stale else {}),
     }
 
 

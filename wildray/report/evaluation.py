@@ -27,6 +27,8 @@ class Evaluation:
     Attributes:
         figures: Flat: ``mAP``, ``mAP_low``, ``chance_mAP`` ...
         per_species, per_identity: Figures of each.
+        stale: Whether the run was trained on since.
+        same: Columns that an answer must share with its query.
         exclude: Columns that a right answer may not share with its query, as they were configured; None: the default.
         matches: Table of ``schema.MATCHES``.
         labelled: The labelled images, or None where they are gone.
@@ -37,6 +39,8 @@ class Evaluation:
     figures: dict[str, float]
     per_species: dict[str, dict[str, float]]
     per_identity: dict[str, dict[str, float]]
+    stale: bool
+    same: list[str]
     exclude: list[str] | None
     matches: pa.Table
     labelled: Labelled | None
@@ -56,10 +60,13 @@ def read_evaluation(store: Store, run: str | None) -> Evaluation | None:
     content = store.read_json(*place, "evaluation.json")
     matches = store.path(*place, "matches.parquet")
     vectors = _vectors(store, str(content.get("embeddings")))
+    weights = store.file_digest(*place, "backbone.safetensors")
     return Evaluation(
         figures={key: float(value) for key, value in content.items() if isinstance(value, int | float)},
         per_species=content.get("per_species") or {},
         per_identity=content.get("per_identity") or {},
+        stale=run is not None and content.get("weights", weights) != weights,
+        same=list((content.get("protocol") or {}).get("same") or ()),
         exclude=(content.get("protocol") or {}).get("exclude"),
         matches=_read(matches) if matches.is_file() else MATCHES.empty_table(),
         labelled=_labelled(store, content.get("labelled")),

@@ -33,6 +33,7 @@ class Findings:
         pairs, static: Tables of ``schema.PAIRS`` and ``STATIC``.
         run: The run, or None: nothing was trained.
         history: A flat dict per epoch; empty without a run.
+        broken_off: ``step``, ``loss`` and ``norm`` at which the run's loss ceased to be a number, or None.
         config_text: The run's configuration as YAML, else the one that was given.
         crops: Reads the detections' crops.
     """
@@ -49,6 +50,7 @@ class Findings:
     static: pa.Table
     run: str | None
     history: list[dict[str, Any]]
+    broken_off: dict[str, Any] | None
     config_text: str
     crops: PackReader
 
@@ -91,6 +93,7 @@ def gather(config: Config, store: Store, *, run: str | None, detections: str | N
         static=mined.read("static", schema.STATIC) if mined else schema.STATIC.empty_table(),
         run=run,
         history=_history(store, run),
+        broken_off=_broken_off(store, run),
         config_text=_config_text(config, store, run),
         crops=PackReader(store, ("crops", detections or "none")),
     )
@@ -140,6 +143,14 @@ def _history(store: Store, run: str | None) -> list[dict[str, Any]]:
         path = store.path("models", run, "history.json")
         raise StoreError(f"{path} is no list of epochs: it was altered. Remove it, and train on to have it written.")
     return history
+
+
+def _broken_off(store: Store, run: str | None) -> dict[str, Any] | None:
+    if run is None or not store.path("models", run, ".nonfinite.json").is_file():
+        return None
+    content = store.read_json("models", run, ".nonfinite.json")
+    known = isinstance(content, dict) and {"step", "loss", "norm"} <= content.keys()
+    return {name: content[name] for name in ("step", "loss", "norm")} if known else None
 
 
 def _config_text(config: Config, store: Store, run: str | None) -> str:

@@ -17,7 +17,7 @@ from wildray.report.figures import Chart, bars, curves, dots, scatter
 from wildray.report.gather import Findings
 from wildray.report.mined import drawn
 from wildray.report.page import Content, Html, missing, note, section, table, tag
-from wildray.report.words import COLLAPSED, EVALUATE, NOT_EVALUATED, NOT_TRAINED, PRETRAIN
+from wildray.report.words import BROKEN_OFF, COLLAPSED, EVALUATE, NOT_EVALUATED, NOT_TRAINED, PRETRAIN, STALE
 
 NUM_STRIPS, NUM_ANSWERS = 12, 8
 MAX_BARS, MAX_POINTS = 30, 1500
@@ -55,6 +55,8 @@ def results(evaluation: Evaluation | None) -> tuple[Html, list[Chart]]:
         if key in figures
     ]
     rule = f"answers that share one of these columns with the query do not count: {excluded or 'none'}"
+    if evaluation.same:
+        rule += f"; nor do those that differ in one of these: {', '.join(evaluation.same)}"
     told = tag("p", tag("small", f"{', '.join(counts)}; {rule}."))
     gain = None
     if "gain_mAP" in figures:
@@ -74,13 +76,15 @@ def results(evaluation: Evaluation | None) -> tuple[Html, list[Chart]]:
             for series, prefix in (("chance", "chance_"), ("before training", "untrained_"), ("after training", ""))
         },
     )
-    return section("results", drawn(chart), body, gain, told), [chart]
+    stale = note(STALE) if evaluation.stale else None
+    return section("results", stale, drawn(chart), body, gain, told), [chart]
 
 
 def training(found: Findings) -> tuple[Html, list[Chart]]:
     """Loss, mAP, and whether the vectors collapsed."""
+    broken = None if found.broken_off is None else note(BROKEN_OFF.format(**found.broken_off))
     if not found.history:
-        return section("training", missing(NOT_TRAINED, PRETRAIN)), []
+        return section("training", broken or missing(NOT_TRAINED, PRETRAIN)), []
     panels = []
     for title, label, series in _CURVES:
         present = {name: _series(found.history, key) for key, name in series.items()}
@@ -95,7 +99,7 @@ def training(found: Findings) -> tuple[Html, list[Chart]]:
     if last.get("embedding_rank", 2.0) < 1.5 or last.get("embedding_std", 1.0) < 0.02:
         collapsed = note(COLLAPSED)  # fmt: skip
     told = tag("p", tag("small", f"Run {found.run}, {len(found.history)} epochs."))
-    return section("training", collapsed, drawn(chart), told), [chart]
+    return section("training", broken, collapsed, drawn(chart), told), [chart]
 
 
 def answers(evaluation: Evaluation | None) -> Html:

@@ -98,6 +98,11 @@ NO_PAIRS = (
     "No two boxes were found that could be one animal. A lower mine.min_score or mine.min_iou, or another "
     "mine.interval, may give some:"
 )
+STALE = (
+    "These figures, the ranked answers, the map and the groups are of former weights: the run was trained on since. "
+    "Run wildray evaluate again."
+)
+BROKEN_OFF = "Training broke off at step {step}: the loss became {loss} with a gradient norm of {norm}."
 COLLAPSED = (
     "The vectors collapsed: all crops are given nearly the same one. Train longer, begin with pretrained "
     "weights, or take a lighter backbone."

@@ -224,6 +224,8 @@ def _matches(vectors: Float32, labelled: Labelled, protocol: Protocol, *, model:
 
 def _write_json(result: EvaluateResult, config: Config, store: Store, place: tuple[str, str]) -> None:
     content = result.to_json() | {"protocol": config.eval.model_dump(mode="json")}
+    if result.run is not None:  # so that a page can tell whether the run was trained on since
+        content["weights"] = store.file_digest("models", result.run, "backbone.safetensors")
     content["protocol_digest"] = hashlib.blake2b(
         json.dumps(content["protocol"], sort_keys=True).encode(), digest_size=8
     ).hexdigest()

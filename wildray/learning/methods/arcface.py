@@ -33,6 +33,7 @@ class ArcFace(Method):
     recipe = Recipe("adamw", learning_rate=1e-3, weight_decay=0.05, scaling="sqrt", reference_batch=1024)
     # section 3.1: SGD with momentum 0.9, 0.1 at a batch of 512, weight decay 5e-4
     stock_recipe = Recipe("sgd", learning_rate=0.1, weight_decay=5e-4, reference_batch=512)
+    reads = frozenset({"margin", "scale"})
 
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
         super().__init__(backbone, config, num_identities=num_identities)

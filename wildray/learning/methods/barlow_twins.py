@@ -42,6 +42,7 @@ class BarlowTwins(Method):
 
     recipe = Recipe("adamw", learning_rate=2e-3, weight_decay=0.05, scaling="sqrt", reference_batch=256)
     stock_recipe = Recipe("lars", learning_rate=0.2, weight_decay=1.5e-6, exempt_share=0.024)
+    reads = frozenset({"projection_dim", "hidden_dim"})
 
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
         super().__init__(backbone, config, num_identities=num_identities)

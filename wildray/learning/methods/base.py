@@ -30,6 +30,7 @@ class Method(nn.Module):
     Attributes:
         recipe: How it is optimised by default, on any backbone.
         stock_recipe: The optimiser that lightly's benchmark of the method uses.
+        reads: Fields of ``config.method`` that it reads.
         backbone: All that is kept after training.
         views: What ``forward`` wants to see of a pair.
         supervised: Whether ``Batch.labels`` must be there; the training data are then labelled images.
@@ -41,6 +42,7 @@ class Method(nn.Module):
 
     recipe: ClassVar[Recipe]
     stock_recipe: ClassVar[Recipe]
+    reads: ClassVar[frozenset[str]]
     supervised: ClassVar[bool] = False
     negatives: ClassVar[bool] = False
     views: Views

@@ -50,6 +50,7 @@ class DINO(Method):
     # section 4: 5e-4 * batch / 256, at a batch of 1,024; by the square root below it, as suits Adam (arXiv 2205.10287)
     recipe = Recipe("adamw", learning_rate=2e-3, weight_decay=0.04, scaling="sqrt", reference_batch=1024)
     stock_recipe = Recipe("sgd", learning_rate=0.03, weight_decay=1e-4)
+    reads = frozenset({"temperature", "projection_dim", "hidden_dim", "momentum", "local_views"})
 
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
         super().__init__(backbone, config, num_identities=num_identities)

@@ -59,6 +59,7 @@ class DINOv2(Method):
     recipe = Recipe("adamw", learning_rate=4e-3, weight_decay=0.04, scaling="sqrt", reference_batch=1024)
     # lightly's benchmark has none for convolutional nets, which this method does not take
     stock_recipe = recipe
+    reads = frozenset({"temperature", "projection_dim", "hidden_dim", "momentum", "local_views"})
 
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
         super().__init__(backbone, config, num_identities=num_identities)

@@ -42,6 +42,7 @@ class FastSiam(Method):
 
     recipe = Recipe("adamw", learning_rate=2e-3, weight_decay=0.04, scaling="sqrt", reference_batch=1024)
     stock_recipe = Recipe("sgd", learning_rate=0.05, weight_decay=1e-4)
+    reads = frozenset({"projection_dim", "hidden_dim"})
 
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
         super().__init__(backbone, config, num_identities=num_identities)

@@ -39,6 +39,7 @@ class LeJEPA(Method):
 
     recipe = Recipe("adamw", learning_rate=2e-3, weight_decay=0.05, scaling="sqrt", reference_batch=256)
     stock_recipe = Recipe("adamw", learning_rate=2e-3, weight_decay=0.05)
+    reads = frozenset({"projection_dim", "hidden_dim", "local_views"})
     step: Tensor
 
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from wildray.config import Config
 from wildray.learning.backbone import Backbone
 from wildray.learning.batch import Batch
-from wildray.learning.contrast import KeyQueue, Known, Rules, known_of, nt_xent, relations
+from wildray.learning.contrast import RULES, KeyQueue, Known, Rules, known_of, nt_xent, relations
 from wildray.learning.gathering import first_row, gathered_facts
 from wildray.learning.heads import Teacher, moco_head
 from wildray.learning.methods.base import Method, full_precision
@@ -41,6 +41,7 @@ class MoCo(Method):
     # v3, section 5: 1.5e-4 * batch / 256 at a batch of 4096; by the square root below it, as suits Adam (2205.10287)
     recipe = Recipe("adamw", learning_rate=2.4e-3, weight_decay=0.1, scaling="sqrt", reference_batch=4096)
     stock_recipe = Recipe("sgd", learning_rate=0.03, weight_decay=1e-4)
+    reads = RULES | frozenset({"temperature", "projection_dim", "hidden_dim", "momentum", "queue_size"})
 
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
         super().__init__(backbone, config, num_identities=num_identities)

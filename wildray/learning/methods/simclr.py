@@ -14,7 +14,7 @@ from torch import Tensor
 from wildray.config import Config
 from wildray.learning.backbone import Backbone
 from wildray.learning.batch import Batch
-from wildray.learning.contrast import Rules, known_of, multi_view_nt_xent
+from wildray.learning.contrast import RULES, Rules, known_of, multi_view_nt_xent
 from wildray.learning.heads import simclr_head
 from wildray.learning.methods.base import Method, full_precision
 from wildray.learning.optim import Recipe
@@ -29,6 +29,7 @@ class SimCLR(Method):
     recipe = Recipe("adamw", learning_rate=1e-3, weight_decay=0.05, scaling="sqrt", reference_batch=64)
     # lightly's benchmark: 0.075 * sqrt(batch)
     stock_recipe = Recipe("lars", learning_rate=1.2, weight_decay=1e-6, scaling="sqrt", reference_batch=256)
+    reads = RULES | frozenset({"temperature", "projection_dim", "hidden_dim"})
 
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
         super().__init__(backbone, config, num_identities=num_identities)

@@ -33,6 +33,7 @@ class SupCon(Method):
     recipe = Recipe("adamw", learning_rate=1e-3, weight_decay=0.05, scaling="sqrt", reference_batch=64)
     # the authors' code, README: SGD, 0.5 at a batch of 1024, weight decay 1e-4
     stock_recipe = Recipe("sgd", learning_rate=0.5, weight_decay=1e-4, reference_batch=1024)
+    reads = frozenset({"temperature", "projection_dim", "hidden_dim"})
 
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
         super().__init__(backbone, config, num_identities=num_identities)

@@ -37,6 +37,7 @@ class Triplet(Method):
     recipe = Recipe("adamw", learning_rate=1e-3, weight_decay=0.05, scaling="sqrt", reference_batch=1024)
     # Hermans et al. (arXiv 1703.07737, section 4): Adam, 3e-4 at a batch of 18 x 4
     stock_recipe = Recipe("adamw", learning_rate=3e-4, weight_decay=0.0, scaling="sqrt", reference_batch=72)
+    reads = frozenset({"margin"})
 
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
         super().__init__(backbone, config, num_identities=num_identities)

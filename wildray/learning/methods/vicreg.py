@@ -39,6 +39,7 @@ class VICReg(Method):
 
     recipe = Recipe("adamw", learning_rate=2e-3, weight_decay=0.05, scaling="sqrt", reference_batch=256)
     stock_recipe = Recipe("lars", learning_rate=0.2, weight_decay=1e-6)
+    reads = frozenset({"projection_dim", "hidden_dim"})
 
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
         super().__init__(backbone, config, num_identities=num_identities)
