@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"schema", "errors", "runlog", "tracking", "units", "lease", "progress"},
-    {"store", "packs", "config", "weights", "libraries", "metadata", "labelled", "trials"},
+    {"store", "packs", "config", "weights", "libraries", "metadata", "photos", "labelled", "trials"},
     {"mining", "learning", "report", "simulate", "doctor"},
     {"retrieval"},
     {"served_model", "model_log"},

@@ -12,36 +12,28 @@ the folder, a cluster's workers need it mounted, and photos of 24 megapixels are
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import os
 import time
-import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageOps
 
 from wildray.errors import DataError, StoreError
-from wildray.metadata import UNKNOWN, Metadata, parse_bbox, read_metadata
-from wildray.packs import PackReader, PackWriter, crop_image, encode_jpeg
+from wildray.metadata import UNKNOWN, Metadata, read_metadata
+from wildray.packs import PackReader, PackWriter
+from wildray.photos import crop_jpeg
 from wildray.store import Store
 
 logger = logging.getLogger(__name__)
 
 MAX_SKIPPED = 0.5
 """An import fails when more than this share of its rows cannot be used: then the table, not the images, is at fault."""
-MAX_PIXELS = 100_000_000
-"""Larger images are not decoded: a few hundred bytes can claim gigabytes."""
-_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-"""What is opened; other formats of the imaging library start external programs or are no photographs."""
 _OURS = ("crop_pack", "crop_row", "content_hash")
 _VERSION = 1
 """Raised when the same input would be imported differently."""
@@ -165,44 +157,6 @@ def open_labelled(store: Store, digest: str | None = None) -> Labelled:
 def newest_labelled(store: Store) -> str | None:
     """Digest of the import that was used last, or None."""
     return store.newest("labelled")
-
-
-def read_image(photo: Path | bytes) -> npt.NDArray[np.uint8]:
-    """Decode an image fully, upright.
-
-    Args:
-        photo: JPEG, PNG, BMP, TIFF or WebP file, or what is in it.
-
-    Returns:
-        (H, W, 3) uint8 RGB, turned as its EXIF orientation says (as OpenCV does, on which the format's boxes rest).
-
-    Raises:
-        DataError: There is no such file, it is no image, it is cut short, or it is larger than ``MAX_PIXELS``.
-    """
-    try:
-        data = photo if isinstance(photo, bytes) else photo.read_bytes()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # size and metadata warnings of files that are judged below
-            image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{image.width}x{image.height} pixels, expected at most {MAX_PIXELS}")
-            if image.mode.startswith("I;16"):  # convert() would clip 16 bits instead of scaling them
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
-    except FileNotFoundError:
-        raise DataError(f"there is no such file as {path}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises on damage
-        raise DataError(f"the image cannot be read ({error})") from None
-
-
-def crop_jpeg(photo: Path | bytes, bbox: str, *, padding: float, longest_px: int) -> bytes:
-    """JPEG of a photo's ``bbox`` as packs hold it, of all of it where there is none; DataError if it cannot be."""
-    box, image = parse_bbox(bbox), read_image(photo)
-    height, width = image.shape[:2]
-    left, top, right, bottom = box or (0, 0, width, height)
-    if left >= width or top >= height or right <= 0 or bottom <= 0:
-        raise DataError(f"bbox: got {bbox}, which lies outside the image of {width}x{height} pixels")
-    return encode_jpeg(crop_image(image, (left, top, right, bottom), padding=padding, longest_px=longest_px))
 
 
 @dataclass(frozen=True)

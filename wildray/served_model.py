@@ -22,8 +22,8 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from wildray.config import Config
 from wildray.errors import WildrayError
-from wildray.labelled import crop_jpeg
 from wildray.learning.first_backbone import open_backbone
+from wildray.photos import crop_jpeg
 from wildray.retrieval.forward import Float32, load_image, unit_vectors
 from wildray.retrieval.models import device_of
 

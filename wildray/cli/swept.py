@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -11,10 +11,10 @@ from rich.table import Table
 from wildray.cli.cluster import connect, resources
 from wildray.cli.options import overrides_of
 from wildray.store import Store
-from wildray.sweep.plan import Plan, plan
 from wildray.sweep.spec import SweepSpec
-from wildray.sweep.stage import sweep
-from wildray.sweep.tuner import room_for
+
+if TYPE_CHECKING:
+    from wildray.sweep.plan import Plan
 
 MAX_SHOWN = 40
 """Trials that a dry run prints one by one."""
@@ -25,6 +25,10 @@ def run(arguments: argparse.Namespace) -> Any:
     spec = SweepSpec.load(arguments.file, overrides_of(arguments))
     store = Store.open(arguments.store, create=spec.simulate or bool(spec.media))
     connect(arguments.address, verbose=arguments.verbose, dashboard=True)
+    from wildray.sweep.plan import plan
+    from wildray.sweep.stage import sweep
+    from wildray.sweep.tuner import room_for
+
     if not arguments.dry_run:
         return sweep(spec, store)
     room = room_for(spec.resources, resources())

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from wildray.config import Config, field_names
 from wildray.config.section import Section
 from wildray.errors import ConfigError, nearest
+from wildray.store import check_run_name
 
 KINDS = ("grid", "choice", "uniform", "loguniform", "integers")
 MEASURES = ("mAP", "cmc_1")
@@ -227,8 +228,6 @@ class SweepSpec(Section):
 
     def check(self, path: Path) -> None:
         """Refuse what does not go together; ConfigError."""
-        from wildray.learning.run import check_run_name
-
         check_run_name(self.name)
         base = self.config()
         known = {name for name, _, _ in field_names()}
