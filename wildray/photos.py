@@ -1,7 +1,7 @@
 """Photographs that somebody gave: decoded upright, cut to the animal, refused where they are none.
 
-In: an image file, or what is in it. Out: pixels, or the JPEG that a pack holds. What is embedded from an import and what
-a served model is sent go through the same lines, so that both give the same vector.
+In: an image file, or what is in it. Out: pixels, or the JPEG that a pack holds. What is embedded from an import and
+what a served model is sent go through the same lines, so that both give the same vector.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def read_image(photo: Path | bytes) -> npt.NDArray[np.uint8]:
             if image.mode.startswith("I;16"):  # convert() would clip 16 bits instead of scaling them
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
-    except FileNotFoundError:
-        raise DataError(f"there is no such file as {photo}") from None
+    except FileNotFoundError as error:
+        raise DataError(f"there is no such file as {error.filename}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises on damage
         raise DataError(f"the image cannot be read ({error})") from None
 
