@@ -127,8 +127,15 @@ def sweep(arguments: argparse.Namespace) -> object:
 
 
 def report(arguments: argparse.Namespace) -> object:
-    """Write a page of what the stages found: pairs, static detections, curves, ranked answers."""
+    """Write a page of what the stages found: pairs, static detections, curves, ranked answers.
+
+    With --sweep, of what the trials of a sweep came to, under way or ended: heat map, curves, importance, costs.
+    """
     config, store = _checked(arguments)
+    if arguments.sweep is not None:
+        from wildray.report.sweeps import report_sweep
+
+        return show(arguments, report_sweep(store, arguments.sweep))
     from wildray.report import report as run_stage
 
     page = run_stage(config, store, run=arguments.run_name)

@@ -57,7 +57,7 @@ EXAMPLES = {
         "wildray sweep tuning/smoke.yaml --store work --dry-run",
         "wildray sweep tuning/iou_interval_backbone.yaml --store work --address auto",
     ),
-    "report": ("wildray report --store work --run tiny",),
+    "report": ("wildray report --store work --run tiny", "wildray report --store work --sweep smoke"),
     "purge": ("wildray purge --store work footage/IMG_0007.MP4",),
     "export": ("wildray export --store work results.json",),
     "mlflow": ("wildray mlflow --store work",),
@@ -151,6 +151,7 @@ def _add_tools(command: AddCommand) -> None:
     """What shows, takes out, hands on and serves what the flow made."""
     sub = command("report", commands.report)
     sub.add_argument("--run", dest="run_name", metavar="NAME", help="model to show; default the newest")
+    sub.add_argument("--sweep", metavar="NAME", help="sweep to show instead of a model")
     sub = command("purge", commands.purge, "MEDIUM...")
     sub.add_argument("what", nargs="+", metavar="MEDIUM", help="media files, media ids, or detection ids (numbers)")
     sub = command("export", commands.export, "FILE")

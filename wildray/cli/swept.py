@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -25,12 +26,19 @@ def run(arguments: argparse.Namespace) -> Any:
     spec = SweepSpec.load(arguments.file, overrides_of(arguments))
     store = Store.open(arguments.store, create=spec.simulate or bool(spec.media))
     connect(arguments.address, verbose=arguments.verbose, dashboard=True)
+    from wildray.report.sweeps import report_sweep
     from wildray.sweep.plan import plan
     from wildray.sweep.stage import sweep
+    from wildray.sweep.tracked import open_parent
     from wildray.sweep.tuner import room_for
 
     if not arguments.dry_run:
-        return sweep(spec, store)
+        result = sweep(spec, store)
+        page = report_sweep(store, spec.name)
+        with open_parent(spec, store) as log:
+            for path in (page.page, page.metrics_file, *page.figures):
+                log.artifact(path, "report")
+        return dataclasses.asdict(result) | {"page": str(page.page)}
     room = room_for(spec.resources, resources())
     planned = plan(spec, store, concurrency=room)
     if not arguments.json:
