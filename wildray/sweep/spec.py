@@ -77,17 +77,13 @@ class Dimension(Section):
 class Scheduler(Section):
     """Which trials are ended early."""
 
-    kind: Literal["none", "asha", "pbt"] = "none"
+    kind: Literal["none", "asha"] = "none"
     """none: every trial gets the whole budget. asha: the worse ones end at rungs (asynchronous successive halving,
-    arXiv 1810.05934). pbt: bad ones go on from the weights of good ones, with changed settings (arXiv 1711.09846)."""
+    arXiv 1810.05934)."""
     grace: int = Field(1, ge=1)
     """asha: measurements before a trial may be ended."""
     reduction: float = Field(3.0, gt=1)
     """asha: of those that reach a rung, one in so many goes on."""
-    perturb_every: int = Field(1, ge=1)
-    """pbt: measurements between changes."""
-    quantile: float = Field(0.25, gt=0, le=0.5)
-    """pbt: share of the trials that counts as good, and as bad."""
 
 
 class Algorithm(Section):
@@ -260,8 +256,6 @@ class SweepSpec(Section):
                 f"{path}: scheduler.grace: got {self.scheduler.grace}, expected at most budget.measurements, which is "
                 f"{self.budget.measurements}."
             )
-        if self.scheduler.kind == "pbt" and (self.algorithm.kind == "optuna" or len(self.seeds) > 1):
-            raise ConfigError(f"{path}: scheduler pbt goes with algorithm grid or random, and one seed.")
         if self.data is None and not self.simulate and base.train.labels is not None:
             raise ConfigError(f"{path}: train.labels is the sweep's own: give the individuals as data: metadata.csv.")
 
