@@ -18,11 +18,13 @@ class SimulateConfig(Section):
     seed: int = Field(0, ge=0)
     """Seed: the same seed and settings give the same files, byte for byte."""
     num_individuals: int | None = Field(None, ge=2)
-    """Animals that live in the reserve and are filmed; default 36, or 1.25 per video where that is more."""
+    """Animals that live in the reserve, of which those that pass a camera are filmed; default 36, or 1.25 per video
+    where that is more."""
     num_species: int = Field(5, ge=1, le=5)
     """Of spotted, rosetted, striped, plain with marks, and an insect (the fifth; it needs two macro cameras)."""
     num_cameras: int = Field(6, ge=2, le=10_000)
-    """Fixed cameras, each with its own scenery; every third is a macro camera where the insect lives."""
+    """Fixed cameras, each with its own scenery; every third, and at least two of 4 or more, is a macro camera where the
+    insect (the fifth species) lives."""
     frame_size: str = "640x360"
     """WIDTHxHEIGHT of the videos and stills in pixels, even numbers from 160x90 to 3840x2160."""
     fps: float = Field(12.0, ge=1, le=60)

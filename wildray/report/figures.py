@@ -94,6 +94,10 @@ def histograms(name: str, panels: Sequence[tuple[str, str, Numbers]]) -> Chart:
     return drawn_chart(name, (9.6, 2.6), draw)
 
 
+STEADY = 0.15
+"""Values that differ by less than this share of the largest are drawn from 0."""
+
+
 def curves(name: str, panels: Sequence[tuple[str, str, Mapping[str, tuple[Numbers, Numbers]]]]) -> Chart:
     """Line charts side by side over one horizontal axis, the epochs.
 
@@ -112,6 +116,9 @@ def curves(name: str, panels: Sequence[tuple[str, str, Mapping[str, tuple[Number
                     markersize=3.5 if len(epochs) <= 60 else 0, linewidth=1.6, label=key,
                 )  # fmt: skip
             axes.set(title=title, ylabel=label, xlabel="epoch")
+            low, high = (edge(edge(values) for _, values in series.values()) for edge in (min, max))
+            if low >= 0 and high - low < STEADY * high:  # stretched over the panel, noise would look like news
+                axes.set_ylim(0, 1.15 * high)
             axes.xaxis.get_major_locator().set_params(integer=True)
             if len(series) > 1:
                 axes.legend()
@@ -170,12 +177,12 @@ def scatter(name: str, points: Numbers, panels: Sequence[tuple[str, Sequence[str
     return drawn_chart(name, (9.6, 9.6 / max(2, len(panels)) + 0.7), draw)
 
 
-def bars(name: str, panels: Sequence[tuple[str, Sequence[tuple[str, float]]]], *, label: str) -> Chart:
-    """Horizontal bars from 0 to 1, panels side by side.
+def bars(name: str, panels: Sequence[tuple[str, Sequence[tuple[str, float, float | None]]]], *, label: str) -> Chart:
+    """Horizontal bars from 0 to 1 with a mark for chance, panels side by side.
 
     Args:
         name: Name of the chart.
-        panels: (title, (name, value) of each bar) of each.
+        panels: (title, (name, value, chance or None) of each bar) of each.
         label: What the values are.
     """
 
@@ -184,8 +191,16 @@ def bars(name: str, panels: Sequence[tuple[str, Sequence[tuple[str, float]]]], *
             zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True)
         ):
             heights = np.arange(len(values))
-            axes.barh(heights, [value for _, value in values], color=COLORS[number], height=0.7)
-            axes.set_yticks(heights, labels=[shortened(key) for key, _ in values])
+            axes.barh(heights, [value for _, value, _ in values], color=COLORS[number], height=0.7)
+            marks = [
+                (height, chance) for height, (_, _, chance) in zip(heights, values, strict=True) if chance is not None
+            ]
+            for height, chance in marks:
+                axes.plot([chance, chance], [height - 0.42, height + 0.42], color=INK, linewidth=1.6)
+            if marks:
+                axes.plot([], [], color=INK, linewidth=1.6, label="chance")
+                axes.legend(loc="lower right")
+            axes.set_yticks(heights, labels=[shortened(key) for key, _, _ in values])
             axes.set(title=title, xlabel=label, xlim=(0, 1), ylim=(tallest - 0.4, -0.6))
             axes.grid(visible=False, axis="y")
 

@@ -139,7 +139,10 @@ def groups(evaluation: Evaluation | None) -> tuple[Html, list[Chart]]:
         return section("groups", missing(NOT_EVALUATED, EVALUATE)), []
     panels = []
     for name, figures in (("By species", evaluation.per_species), ("By individual", evaluation.per_identity)):
-        ranked = sorted(((key, values["mAP"]) for key, values in figures.items()), key=lambda item: (-item[1], item[0]))
+        ranked = sorted(
+            ((key, values["mAP"], values.get("chance_mAP")) for key, values in figures.items()),
+            key=lambda item: (-item[1], item[0]),
+        )
         if len(ranked) > MAX_BARS:
             half = MAX_BARS // 2
             name, ranked = f"{name} (the best and the worst {half} of {len(ranked)})", ranked[:half] + ranked[-half:]
