@@ -37,7 +37,8 @@ def test_colours_are_those_of_the_page_and_nothing_is_linked() -> None:
 
 
 def test_the_same_data_give_the_same_picture() -> None:
-    first, second = (bars("b", [("By species", [("nyala", 0.5, 0.1), ("zebra", 0.25, None)])], label="mAP") for _ in range(2))
+    panels = [("By species", [("nyala", 0.5, 0.1), ("zebra", 0.25, None)])]
+    first, second = (bars("b", panels, label="mAP") for _ in range(2))
     assert first == second
 
 
