@@ -31,7 +31,8 @@ def origin(results: Results, *, command: str) -> str:
         f"Made by `{command}` at commit {', '.join(commits) or 'none yet'} (a plus: with changes not yet committed) on "
         f"CPUs with two runs at a time, a thread each ({'; '.join(machines) or 'none yet'}); seeds "
         f"{', '.join(map(str, seeds)) or 'none yet'}. Seconds and images per second are of the runs on "
-        f"{usual_machine(results)} alone, and compare within this page only."
+        f"{usual_machine(results)} alone, on which other work ran at times: they compare roughly, and within this page "
+        "only."
     )
 
 
