@@ -83,7 +83,8 @@ def embed(
 
 def labelled_digest(config: Config, store: Store, data: str | None) -> str:
     """The import of a metadata CSV, made unless it is there; an import by its digest; or the newest."""
-    if data is None or store.path("labelled", data, "metadata.parquet").is_file():
+    known = {path.parent.name for path in store.path("labelled").glob("*/metadata.parquet")}
+    if data is None or data in known:
         return open_labelled(store, data).digest
     padding, longest_px = config.detect.crop_padding, config.detect.crop_longest_px
     labelled = import_labelled(store, data, padding=padding, longest_px=longest_px, max_skipped=config.eval.max_skipped)
