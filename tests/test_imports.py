@@ -8,9 +8,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"schema", "errors", "runlog", "tracking", "units", "lease", "progress"},
-    {"store", "packs", "config", "weights", "libraries", "metadata", "labelled"},
+    {"store", "packs", "config", "weights", "libraries", "metadata", "photos", "labelled", "trials"},
     {"mining", "learning", "report", "simulate", "doctor"},
     {"retrieval"},
+    {"served_model", "model_log"},
     {"sweep"},
     {"cli"},
     {"__main__"},
@@ -23,9 +24,12 @@ DOORS = {
         "wildray/learning/train.py",
         "wildray/learning/ray_ingest.py",
         "wildray/retrieval/embed.py",
-        "wildray/sweep.py",
+        "wildray/sweep/search.py",
+        "wildray/sweep/stage.py",
+        "wildray/sweep/trial.py",
+        "wildray/sweep/tuner.py",
     },
-    "mlflow": {"wildray/runlog.py", "wildray/served_model.py"},
+    "mlflow": {"wildray/runlog.py", "wildray/model_log.py", "wildray/served_model.py"},
     "faiss": {"wildray/retrieval/index.py"},
 }
 FREE_FOLDERS = {"ray": ("wildray/cli/", "jobs/", "cluster/", "bench/")}

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from wildray.errors import DataError, StoreError
-from wildray.labelled import import_labelled, newest_labelled, open_labelled, read_image
+from wildray.labelled import import_labelled, newest_labelled, open_labelled
+from wildray.photos import read_image
 from wildray.store import Store
 
 
@@ -204,7 +205,7 @@ def test_sixteen_bits_are_scaled(tmp_path):
 
 def test_an_image_that_claims_gigabytes_is_not_decoded(tmp_path, monkeypatch):
     path = save(tmp_path / "1.png", flat((1, 1, 1)))
-    monkeypatch.setattr("wildray.labelled.MAX_PIXELS", 60 * 40 - 1)
+    monkeypatch.setattr("wildray.photos.MAX_PIXELS", 60 * 40 - 1)
     with pytest.raises(DataError, match="60x40 pixels, expected at most 2399"):
         read_image(path)
 

@@ -47,6 +47,10 @@ class StoreError(WildrayError):
     """A store that cannot be read or written, or that another writer holds."""
 
 
+class BusyError(StoreError):
+    """A name in a store that another writer holds, for as long as it works."""
+
+
 class WeightsError(WildrayError):
     """Weights that are missing, altered, or not of the network that was asked for."""
 

@@ -12,36 +12,28 @@ the folder, a cluster's workers need it mounted, and photos of 24 megapixels are
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import os
 import time
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageOps
 
 from wildray.errors import DataError, StoreError
-from wildray.metadata import UNKNOWN, Metadata, parse_bbox, read_metadata
-from wildray.packs import PackReader, PackWriter, crop_image, encode_jpeg
+from wildray.metadata import UNKNOWN, Metadata, read_metadata
+from wildray.packs import PackReader, PackWriter
+from wildray.photos import crop_jpeg
 from wildray.store import Store
 
 logger = logging.getLogger(__name__)
 
 MAX_SKIPPED = 0.5
 """An import fails when more than this share of its rows cannot be used: then the table, not the images, is at fault."""
-MAX_PIXELS = 100_000_000
-"""Larger images are not decoded: a few hundred bytes can claim gigabytes."""
-_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-"""What is opened; other formats of the imaging library start external programs or are no photographs."""
 _OURS = ("crop_pack", "crop_row", "content_hash")
 _VERSION = 1
 """Raised when the same input would be imported differently."""
@@ -92,6 +84,7 @@ def import_labelled(
     longest_px: int,
     max_skipped: float = MAX_SKIPPED,
     newest: bool = True,
+    identities: Collection[str] | None = None,
 ) -> Labelled:
     """Bring labelled images into a store; the same table and images are imported once.
 
@@ -102,6 +95,7 @@ def import_labelled(
         longest_px: Crops with a longer side are scaled down to it.
         max_skipped: Largest share of rows, 0 to 1, that may be skipped (missing or unreadable image, impossible bbox).
         newest: Whether it becomes the newest, which is evaluated where nothing else is said.
+        identities: Only the images of these individuals; all by default.
 
     Returns:
         The import.
@@ -112,6 +106,8 @@ def import_labelled(
     """
     start = time.monotonic()
     metadata = read_metadata(Path(metadata_path).expanduser())
+    if identities is not None:
+        metadata = metadata.of(identities)
     digest = _digest(metadata, padding, longest_px)
     path = store.path("labelled", digest, "metadata.parquet")
     if not path.is_file():
@@ -163,34 +159,6 @@ def newest_labelled(store: Store) -> str | None:
     return store.newest("labelled")
 
 
-def read_image(path: Path) -> npt.NDArray[np.uint8]:
-    """Decode an image file fully, upright.
-
-    Args:
-        path: JPEG, PNG, BMP, TIFF or WebP file.
-
-    Returns:
-        (H, W, 3) uint8 RGB, turned as its EXIF orientation says (as OpenCV does, on which the format's boxes rest).
-
-    Raises:
-        DataError: There is no such file, it is no image, it is cut short, or it is larger than ``MAX_PIXELS``.
-    """
-    try:
-        data = path.read_bytes()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # size and metadata warnings of files that are judged below
-            image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{image.width}x{image.height} pixels, expected at most {MAX_PIXELS}")
-            if image.mode.startswith("I;16"):  # convert() would clip 16 bits instead of scaling them
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
-    except FileNotFoundError:
-        raise DataError(f"there is no such file as {path}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises on damage
-        raise DataError(f"the image cannot be read ({error})") from None
-
-
 @dataclass(frozen=True)
 class _Crop:
     """What became of one row: JPEG bytes, or what is wrong with it."""
@@ -202,20 +170,11 @@ class _Crop:
 
 def _crop(metadata: Metadata, row: Mapping[str, str], padding: float, longest_px: int) -> _Crop:
     try:
-        if not row["image_id"]:
-            raise DataError("image_id is empty")
-        if not row["path"]:
-            raise DataError("path is empty")
-        box = parse_bbox(row.get("bbox", ""))
-        image = read_image(metadata.image_path(row))
-        height, width = image.shape[:2]
-        if box is None:
-            crop = crop_image(image, (0, 0, width, height), padding=0.0, longest_px=longest_px)
-        else:
-            if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
-                raise DataError(f"bbox: got {row['bbox']}, which lies outside the image of {width}x{height} pixels")
-            crop = crop_image(image, box, padding=padding, longest_px=longest_px)
-        return _Crop(row, encode_jpeg(crop), "")
+        for column in ("image_id", "path"):
+            if not row[column]:
+                raise DataError(f"{column} is empty")
+        jpeg = crop_jpeg(metadata.image_path(row), row.get("bbox", ""), padding=padding, longest_px=longest_px)
+        return _Crop(row, jpeg, "")
     except DataError as error:
         return _Crop(row, None, f"{row['image_id'] or row['path']}: {error}")
 
@@ -258,9 +217,8 @@ def _import(
     writer.close()
     _warn_copies(hashes)
     table = pa.table({name: pa.array(values, pa.string()) for name, values in kept.items()})
-    for name, array in zip(
-        _OURS, (pa.array(packs, pa.string()), pa.array(rows, pa.int32()), pa.array(hashes, pa.string())), strict=True
-    ):
+    ours = (pa.array(packs, pa.string()), pa.array(rows, pa.int32()), pa.array(hashes, pa.string()))
+    for name, array in zip(_OURS, ours, strict=True):
         table = table.append_column(name, array)
     return table.replace_schema_metadata({"num_skipped": str(len(faults))})
 
@@ -279,8 +237,7 @@ def _judge_faults(metadata: Metadata, faults: list[str], max_skipped: float) -> 
 
 
 def _warn_copies(hashes: list[str]) -> None:
-    num_copies = sum(count - 1 for count in Counter(hashes).values())
-    if num_copies:
+    if num_copies := sum(count - 1 for count in Counter(hashes).values()):
         logger.warning(
             "%d images are exact copies of others: in different encounters they make matches look easy", num_copies
         )

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from wildray.errors import StoreError
+from wildray.errors import BusyError, StoreError
 
 STALE_S = 120.0
 """A lease of another machine that was not renewed for so long is taken over; renewed every quarter of it."""
@@ -32,7 +32,7 @@ def held(path: Path) -> Iterator[None]:
         path: The lease's file, in a folder that exists.
 
     Raises:
-        StoreError: Another writer holds it and is alive.
+        BusyError: Another writer holds it and is alive.
     """
     me = {
         "host": socket.gethostname(),
@@ -71,7 +71,7 @@ def _take(path: Path, me: Mapping[str, object]) -> None:
             holder, age_s = _holder(path)
             if _alive(holder, age_s):
                 who = f"process {holder.get('pid')} on {holder.get('host')}" if holder else "another process"
-                raise StoreError(
+                raise BusyError(
                     f"{who} is writing to this store ({path.stem}, renewed {age_s:.0f} s ago). "
                     f"Wait for it to end, or end it; then run the same command again."
                 ) from None

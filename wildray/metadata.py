@@ -13,8 +13,8 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from wildray.errors import DataError, nearest
@@ -46,6 +46,13 @@ class Metadata:
     def folder(self) -> Path:
         """What the paths in the table are relative to."""
         return self.path.parent
+
+    def of(self, identities: Collection[str]) -> Metadata:
+        """The rows of some individuals, as a table of its own; DataError where there are none."""
+        rows = tuple(row for row in self.rows if row["identity"] in identities)
+        if not rows:
+            raise DataError(f"{self.path} has no image of any of the {len(identities)} individuals that are wanted.")
+        return replace(self, rows=rows, content=self.content + "\0".join(sorted(identities)).encode())
 
     def image_path(self, row: Mapping[str, str]) -> Path:
         """Absolute path of a row's image (links are followed: they are the user's own, the table may not be)."""

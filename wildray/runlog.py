@@ -36,7 +36,7 @@ from wildray.tracking import (
     ui_command,
 )
 
-__all__ = ["RunLog", "check_uri", "default_uri", "open_run", "prepare", "serve_ui", "ui_command"]
+__all__ = ["RunLog", "check_uri", "default_uri", "open_run", "prepare", "serve_ui", "tracking_client", "ui_command"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def prepare(uri: str) -> None:
     """Create or migrate a sqlite database once, under a lock; several writers that met a fresh one would crash."""
     check_uri(uri)
     with locked(uri):
-        _client(uri).search_experiments(max_results=1)
+        tracking_client(uri).search_experiments(max_results=1)
 
 
 def open_run(
@@ -153,7 +153,7 @@ class RunLog:
             return
         try:
             with locked(self._uri):
-                client = _client(self._uri)
+                client = tracking_client(self._uri)
                 self._experiment_id = _experiment_id(client, self._experiment, self._uri)
                 self._find_or_create(client)
             self._replay(client)
@@ -189,7 +189,7 @@ class RunLog:
             self._keep([entry], "a")
             return
         try:
-            self._apply(_client(self._uri), entry)
+            self._apply(tracking_client(self._uri), entry)
         except Exception as error:  # as in connect
             if entry["do"] != "close":
                 self._keep([entry], "a")
@@ -252,10 +252,8 @@ class RunLog:
     def _replay(self, client: Any) -> None:
         if not self._spool.exists():
             return
-        lines = self._spool.read_text().splitlines()
-        entries: list[Mapping[str, Any]] = [
-            json.loads(line) for line in lines if line.endswith("}")
-        ]  # a torn last line
+        whole = [line for line in self._spool.read_text().splitlines() if line.endswith("}")]  # the last may be torn
+        entries: list[Mapping[str, Any]] = [json.loads(line) for line in whole]
         num_done = 0
         try:
             for entry in entries:
@@ -281,7 +279,8 @@ def serve_ui(store_root: str | os.PathLike[str], host: str = "127.0.0.1", port: 
     return serve(store_root, host, port)
 
 
-def _client(uri: str) -> Any:
+def tracking_client(uri: str) -> Any:
+    """MLflow's client of a tracking URI, with what ``tracking.ENVIRONMENT`` says."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow.tracking import MlflowClient

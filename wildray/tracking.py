@@ -32,6 +32,8 @@ ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",  # its migrations are no news to a user
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default of 7 holds training up for minutes when a server is away
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # a bar per file, into log files too
+    "MLFLOW_UV_AUTO_DETECT": "false",  # a uv project in the working directory would be copied into every model
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # evaluation jobs of language models: idle processes
 }
 """What MLflow is told through the environment, where the user says nothing else."""

@@ -8,7 +8,7 @@ from learning_store import DETECTIONS_DIGEST, PAIRS_DIGEST, make_store, tiny_con
 
 from wildray.errors import StageError, StoreError
 from wildray.learning.crops import CropCache, read_crops
-from wildray.learning.ingest import epoch_batches, load_ahead
+from wildray.learning.ingest import epoch_batches, load_ahead, spans
 from wildray.learning.methods import METHODS
 from wildray.learning.pairs import read_pairs
 from wildray.packs import PackReader
@@ -152,3 +152,13 @@ def test_workers_that_become_more_or_fewer_in_mid_epoch_go_on_in_the_same_order(
         ]
         joined = [[number for part in step for number in part] for step in zip(*parts, strict=True)]
         assert joined == order[3:].tolist()
+
+
+@pytest.mark.parametrize(("first", "last", "per_pass"), [(0, 12, 4), (3, 3, 4), (5, 6, 4), (2, 17, 5), (0, 3, 7)])
+def test_spans_are_the_steps_in_order(first, last, per_pass):
+    steps = [
+        number * per_pass + step
+        for number, begin, stop in spans(first, last, per_pass=per_pass)
+        for step in range(begin, stop)
+    ]
+    assert steps == list(range(first, last))

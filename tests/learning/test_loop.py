@@ -130,6 +130,23 @@ def test_the_probe_comes_every_so_many_epochs_and_after_the_last(pair_store):
         assert ["mAP" in epoch for epoch in history] == expected
 
 
+@pytest.mark.parametrize("steps", [4, 9])
+def test_epochs_of_another_size_divide_the_same_training(pair_store, monkeypatch, steps):
+    settings = {"train__checkpoint_steps": 2, "train__probe_every": 0}
+    whole = loop.run_training(job_of(pair_store, f"whole{steps}", train__epochs=6, **settings), Place())
+    assert whole.step == 36
+    divided = {**settings, "train__epochs": 36 // steps, "train__epoch_size": 16 * steps + 3}
+    job = job_of(pair_store, f"divided{steps}", **divided)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "step", DeadlyStep(7))
+        with pytest.raises(KilledError):
+            loop.run_training(job, Place())
+    state = loop.run_training(job, Place())
+    assert (state.step, len(state.history)) == (36, 36 // steps)
+    first, second = weights(pair_store, f"whole{steps}"), weights(pair_store, f"divided{steps}")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
 def test_measuring_does_not_change_training(pair_store):
     def probe(backbone):
         torch.rand(7)

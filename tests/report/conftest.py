@@ -225,7 +225,7 @@ def write_evaluation(store: Store, run: str = "first", num_identities: int = 10)
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts are not drawn, which takes seconds."""
-    monkeypatch.setattr(figures, "_chart", lambda name, size, draw: figures.Chart(name, "<svg></svg>", b"png"))
+    monkeypatch.setattr(figures, "drawn_chart", lambda name, size, draw: figures.Chart(name, "<svg></svg>", b"png"))
 
 
 @pytest.fixture

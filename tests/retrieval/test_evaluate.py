@@ -177,7 +177,11 @@ def test_the_probe_pickles_and_agrees_with_evaluate(store, metadata, monkeypatch
     wanted = evaluate(CONFIG, store, data=str(metadata)).metrics
     digest = import_labelled(store, metadata, padding=0.1, longest_px=640).digest
     probe = pickle.loads(pickle.dumps(make_probe(CONFIG, store, digest)))
-    assert probe(Colors()) == {"mAP": wanted["mAP"], "cmc_1": wanted["cmc_1"]}
+    expected = {name: wanted[name] for name in ("mAP", "mAP_low", "mAP_high", "cmc_1")}
+    species = evaluate(CONFIG, store, data=str(metadata)).per_species
+    expected |= {f"mAP/{name}": figures["mAP"] for name, figures in species.items()}
+    assert len(expected) == 6
+    assert probe(Colors()) == expected
     decoded = []
     honest = probing.load_images
     monkeypatch.setattr(probing, "load_images", lambda *args, **kw: (decoded.append(1), honest(*args, **kw))[1])
@@ -185,7 +189,7 @@ def test_the_probe_pickles_and_agrees_with_evaluate(store, metadata, monkeypatch
     assert not decoded  # the images stayed in memory
     monkeypatch.setattr(probing, "_MAX_CACHED_BYTES", 0)
     monkeypatch.setattr(probing, "_PART", 5)
-    assert probe(Colors()) == {"mAP": wanted["mAP"], "cmc_1": wanted["cmc_1"]}
+    assert probe(Colors()) == expected
     assert decoded
 
 

@@ -33,8 +33,14 @@ def prepare_environment(address: str | None = None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # workers without GPU keep what the user set
 
 
-def connect(address: str | None, *, verbose: bool = False) -> None:
+def connect(address: str | None, *, verbose: bool = False, dashboard: bool = False) -> None:
     """Start Ray on this machine, or join the cluster at ``address`` (or RAY_ADDRESS).
+
+    Args:
+        address: Of the cluster, or None.
+        verbose: Whether Ray's own lines are shown.
+        dashboard: Whether a Ray that is started has its dashboard, without which Tune does not get back what the
+            training of a trial held that it ended early.
 
     Raises:
         ConfigError: There is no cluster at the address.
@@ -49,7 +55,7 @@ def connect(address: str | None, *, verbose: bool = False) -> None:
     logging.getLogger("ray").setLevel(level)
     try:
         if address in (None, "", "local"):
-            ray.init(address="local", include_dashboard=False, log_to_driver=verbose, logging_level=level)
+            ray.init(address="local", include_dashboard=dashboard, log_to_driver=verbose, logging_level=level)
         else:
             ray.init(address=address, log_to_driver=verbose, logging_level=level)
     except ConnectionError as error:
@@ -70,6 +76,13 @@ def connect(address: str | None, *, verbose: bool = False) -> None:
         signal.signal(signal.SIGTERM, _interrupted)
     resources = ray.cluster_resources()
     logger.info("Ray has %g CPUs and %g GPUs", resources.get("CPU", 0), resources.get("GPU", 0))
+
+
+def resources() -> list[dict[str, float]]:
+    """CPU and GPU of each node that is alive."""
+    import ray
+
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
 def _interrupted(number: int, frame: object) -> None:

@@ -114,9 +114,28 @@ def evaluate(arguments: argparse.Namespace) -> object:
     return show(arguments, measured)
 
 
+def sweep(arguments: argparse.Namespace) -> object:
+    """Train with many settings and compare them on individuals that none of them has seen.
+
+    The file says what is searched, how, for how long and by which measure; its base holds the settings of everything
+    else, over which --section.name options lie. Detection is done once, each set of pairs is mined once. Stopped at any
+    moment, the same command goes on. --dry-run shows the trials and what they would cost.
+    """
+    from wildray.cli.swept import run
+
+    return show(arguments, run(arguments))
+
+
 def report(arguments: argparse.Namespace) -> object:
-    """Write a page of what the stages found: pairs, static detections, curves, ranked answers."""
+    """Write a page of what the stages found: pairs, static detections, curves, ranked answers.
+
+    With --sweep, of what the trials of a sweep came to, under way or ended: heat map, curves, importance, costs.
+    """
     config, store = _checked(arguments)
+    if arguments.sweep is not None:
+        from wildray.report.sweeps import report_sweep
+
+        return show(arguments, report_sweep(store, arguments.sweep))
     from wildray.report import report as run_stage
 
     page = run_stage(config, store, run=arguments.run_name)

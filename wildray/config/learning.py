@@ -102,7 +102,10 @@ class TrainConfig(Section):
     """temporal: one view of each crop of a pair. self: two views of one crop. combined: two views of each crop, every
     two of which are positives (twice the computing)."""
     epochs: int = Field(10, ge=1)
-    """Passes over the pairs."""
+    """Passes over the pairs, or over epoch_size of them."""
+    epoch_size: int | None = Field(None, ge=2)
+    """Pairs (or labelled images) in an epoch, after which is measured; default all. More than there are go over them
+    again, so that runs on different numbers of pairs are measured after equal work."""
     batch_size: int = Field(64, ge=2)
     """Pairs in a batch, over all workers together."""
     learning_rate: float | None = Field(None, gt=0)

@@ -100,8 +100,26 @@ def check_samples(config: Config, store: Store, digest: str, kind: type[Method])
     num_batches(len(samples), train)
 
 
+def spans(first: int, last: int, *, per_pass: int) -> Iterator[tuple[int, int, int]]:
+    """The steps ``first`` to ``last`` of a run as parts of passes over its samples.
+
+    Args:
+        first: Step of the run, from 0.
+        last: Step after the last.
+        per_pass: Batches in a pass.
+
+    Yields:
+        (pass, its first batch, the batch after its last), all from 0.
+    """
+    while first < last:
+        number, start = divmod(first, per_pass)
+        stop = min(per_pass, start + last - first)
+        yield number, start, stop
+        first += stop - start
+
+
 def epoch_batches(samples: Samples, config: Config, kind: type[Method], *, epoch: int) -> Int64:
-    """Sample numbers of every batch of an epoch, for all workers together: (steps, batch_size) int64.
+    """Sample numbers of every batch of a pass, for all workers together: (steps, batch_size) int64.
 
     Supervised methods get P x K batches. The others see every sample once, those with negatives in batches in which
     animals of one frame meet (``method.same_frame_negatives``).
@@ -129,20 +147,29 @@ def epoch_batches(samples: Samples, config: Config, kind: type[Method], *, epoch
 
 
 def load(
-    job: Job, place: Place, cache: CropCache, samples: Samples, *, epoch: int, first_step: int, method: Method
+    job: Job,
+    place: Place,
+    cache: CropCache,
+    samples: Samples,
+    *,
+    epoch: int,
+    first_step: int,
+    stop: int,
+    method: Method,
 ) -> Iterator[Crops]:
-    """A worker's batches of an epoch from ``first_step`` on, decoded where ``train.ingest`` says.
+    """A worker's part of some batches of a pass, decoded where ``train.ingest`` says.
 
     Args:
         job: What is trained.
         place: Which worker this is.
         cache: Decodes crops in this process; for ``native``.
         samples: What is trained on.
-        epoch: From 0.
-        first_step: Where to begin.
+        epoch: Number of the pass over the samples, from 0.
+        first_step: The first of its batches that is wanted.
+        stop: The batch after the last.
         method: For whom.
     """
-    order = epoch_batches(samples, job.config, type(method), epoch=epoch)
+    order = epoch_batches(samples, job.config, type(method), epoch=epoch)[:stop]
     if job.config.train.ingest == "native":
         read: Callable[..., Iterator[Crops]] = functools.partial(load_ahead, cache, samples)
     else:

@@ -107,8 +107,14 @@ def recipe_of(method: Method, config: Config) -> Recipe:
     return method.recipe if config.train.recipe == "adamw" else method.stock_recipe
 
 
+def batches_per_epoch(num_samples: int, train: TrainConfig) -> int:
+    """Batches between two measurements: ``train.epoch_size`` of samples, or a pass; errors as ``num_batches``."""
+    whole = num_batches(num_samples, train)
+    return whole if train.epoch_size is None else max(1, train.epoch_size // train.batch_size)
+
+
 def num_batches(num_samples: int, train: TrainConfig) -> int:
-    """Batches in an epoch; StageError where the pairs, or labelled images, do not fill one."""
+    """Batches in a pass over all; StageError where the pairs, or labelled images, do not fill one."""
     if num_samples < train.batch_size:
         what, remedy = ("pairs", "mine more pairs") if train.labels is None else ("labelled images", "give more images")
         raise StageError(

@@ -24,8 +24,17 @@ from wildray.learning.batch import Batch
 from wildray.learning.batchnorm import share_batchnorm
 from wildray.learning.checkpoint import State, load_newest, remove_temporary, save_checkpoint
 from wildray.learning.crops import open_cache
-from wildray.learning.ingest import load
-from wildray.learning.job import Job, Place, Probe, make_method, num_batches, recipe_of, seed_of
+from wildray.learning.ingest import load, spans
+from wildray.learning.job import (
+    Job,
+    Place,
+    Probe,
+    batches_per_epoch,
+    make_method,
+    num_batches,
+    recipe_of,
+    seed_of,
+)
 from wildray.learning.labels import read_samples
 from wildray.learning.monitor import health, monitored_crops
 from wildray.learning.networks import plain_attention
@@ -81,7 +90,8 @@ class Trainer:
             logger.info("run %s goes on from step %d, epoch %d", job.run, self.state.step, self.state.epoch + 1)
         cache_bytes = self.train_config.cache_mb * 1024 * 1024
         self.cache = open_cache(job.config, job.store, self.samples, cache_bytes=cache_bytes, threads=place.threads)
-        self.steps_per_epoch = num_batches(len(self.samples), self.train_config)
+        self.steps_per_pass = num_batches(len(self.samples), self.train_config)  # a pass is an epoch by default
+        self.steps_per_epoch = batches_per_epoch(len(self.samples), self.train_config)
         self.num_steps = self.steps_per_epoch * self.train_config.epochs
         self._last_progress_s = 0.0
 
@@ -112,14 +122,20 @@ class Trainer:
 
     def run_epoch(self) -> None:
         """Train to the end of the epoch that is under way."""
-        state, train, place = self.state, self.train_config, self.place
-        begin = {"epoch": state.epoch, "first_step": state.epoch_step}
-        crops_ahead = load(self.job, place, self.cache, self.samples, method=self.method, **begin)
         self.method.train()
+        end = (self.state.epoch + 1) * self.steps_per_epoch
+        begin = end - self.steps_per_epoch + self.state.epoch_step
+        for number, first_step, stop in spans(begin, end, per_pass=self.steps_per_pass):
+            self.run_span(number, first_step, stop)
+
+    def run_span(self, number: int, first_step: int, stop: int) -> None:
+        """Train on the batches ``first_step`` to ``stop`` of a pass over the samples."""
+        state, train, place = self.state, self.train_config, self.place
+        steps = {"epoch": number, "first_step": first_step, "stop": stop}
         began = time.monotonic()
-        for crops in crops_ahead:
+        for crops in load(self.job, place, self.cache, self.samples, method=self.method, **steps):
             torch.manual_seed(seed_of("step", train.seed, state.step, place.rank))
-            self.step(self.method.views.batch(crops, seed=train.seed, epoch=state.epoch, device=place.device))
+            self.step(self.method.views.batch(crops, seed=train.seed, epoch=number, device=place.device))
             state.epoch_step += 1
             now = time.monotonic()
             state.epoch_s, began = state.epoch_s + now - began, now

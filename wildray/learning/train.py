@@ -43,6 +43,8 @@ from wildray.store import Store, check_run_name
 
 logger = logging.getLogger(__name__)
 
+OnEpoch = Callable[[Mapping[str, float]], None]
+"""Takes the flat metrics of an epoch."""
 MAX_RESTARTS = 3
 """Times that training goes on by itself after a worker died."""
 
@@ -72,7 +74,15 @@ class PretrainResult:
     workers: int
 
 
-def pretrain(config: Config, store: Store, *, run: str, probe: Probe | None = None) -> PretrainResult:
+def pretrain(
+    config: Config,
+    store: Store,
+    *,
+    run: str,
+    probe: Probe | None = None,
+    on_epoch: OnEpoch | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> PretrainResult:
     """Train a backbone on the store's pairs, or on labelled images (``train.labels``).
 
     Args:
@@ -81,6 +91,9 @@ def pretrain(config: Config, store: Store, *, run: str, probe: Probe | None = No
         store: Has pairs or labelled images; the run goes to ``models/<run>/``.
         run: Name. A run of that name that is not finished goes on; a finished one is returned at once.
         probe: Backbone to flat metrics, called on worker 0 at the end of epochs; must pickle.
+        on_epoch: Called in this process, by another thread, with the flat metrics of each epoch as it ends; not with
+            those of epochs that an earlier attempt ended.
+        tags: Further tags of the tracked run.
 
     Raises:
         ConfigError: A name is unknown, the run exists with other settings, the workers do not divide the batch, or the
@@ -117,7 +130,7 @@ def pretrain(config: Config, store: Store, *, run: str, probe: Probe | None = No
                 logger.info("pretrain %s: more epochs than before: the learning rate is laid out anew over all", run)
             what = "pairs" if train.labels is None else "labelled images"
             logger.info("pretrain %s: %s on %s, %s %s", run, train.method, config.backbone.name, what, pairs)
-            _train(Job(config, store, run, pairs), scaling, probe)
+            _train(Job(config, store, run, pairs), scaling, probe, on_epoch=on_epoch, tags=tags or {})
             done = finished_result(config, store, run)
             assert done is not None, "training ended without a result"
         else:
@@ -147,7 +160,9 @@ def _pairs_of(config: Config, store: Store, run: str) -> str:
     return pairs
 
 
-def _train(job: Job, scaling: ScalingConfig, probe: Probe | None) -> None:
+def _train(
+    job: Job, scaling: ScalingConfig, probe: Probe | None, *, on_epoch: OnEpoch | None, tags: Mapping[str, str]
+) -> None:
     """Run attempts until training is finished; raises what a worker raised."""
     scratch = job.run_dir / ".ray"
     history = job.run_dir / "history.json"
@@ -157,7 +172,8 @@ def _train(job: Job, scaling: ScalingConfig, probe: Probe | None) -> None:
         # Ray Train waits so long for all of an elastic range before it begins with those that are there; unset, minutes
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
     method = job.config.train.method
-    with _tracked(job) as on_epoch, Follower(job.run_dir, on_epoch, num_known=num_known, method=method):
+    tracked = _tracked(job, on_epoch, tags)
+    with tracked as follow, Follower(job.run_dir, follow, num_known=num_known, method=method):
         former = None
         for attempt in range(MAX_RESTARTS + 1):
             trainer = TorchTrainer(
@@ -224,7 +240,7 @@ def _report(metrics: Mapping[str, float]) -> None:
 def _threads(asked: float | None, workers_here: int) -> int:
     """CPU threads of a worker. Ray sets OMP_NUM_THREADS to 1 where a worker did not ask for CPUs."""
     if asked is not None:
-        return max(1, int(asked))
+        return max(1, int(asked + 0.05))  # a sweep asks for slightly less than whole ones
     node = ray.get_runtime_context().get_node_id()
     cpus = next(found["Resources"].get("CPU", 1.0) for found in _nodes() if found["NodeID"] == node)
     return max(1, int(cpus // workers_here))
@@ -242,17 +258,22 @@ def _scaling(config: Config) -> ScalingConfig:
 
 
 @contextlib.contextmanager
-def _tracked(job: Job) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """Give a callback that logs an epoch's metrics, by one writer: this process."""
+def _tracked(job: Job, on_epoch: OnEpoch | None, tags: Mapping[str, str]) -> Iterator[OnEpoch]:
+    """Give a callback that logs an epoch's metrics, by one writer: this process; and hands them on."""
     from wildray import runlog
 
     uri = job.config.tracking.uri or runlog.default_uri(job.store.root)
     runlog.check_uri(uri, num_nodes=sum(bool(node["Alive"]) for node in ray.nodes()))
-    with runlog.open_run(
-        uri, job.config.tracking.experiment, job.run, {"stage": "pretrain", "pairs": job.pairs}
-    ) as log:
+    tags = {"stage": "pretrain", "pairs": job.pairs, **tags}
+    with runlog.open_run(uri, job.config.tracking.experiment, job.run, tags) as log:
         log.params(job.config.model_dump(mode="json"))
-        yield lambda metrics: log.metrics(metrics, step=int(metrics["epoch"]))
+
+        def follow(metrics: Mapping[str, float]) -> None:
+            log.metrics(metrics, step=int(metrics["epoch"]))
+            if on_epoch is not None:
+                on_epoch(metrics)
+
+        yield follow
         log.artifact(job.run_dir / "config.yaml")
 
 

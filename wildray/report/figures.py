@@ -24,18 +24,18 @@ from matplotlib.figure import Figure
 Numbers = npt.NDArray[np.float64]
 
 COLORS = ("#3b82c4", "#d9822b", "#2a9d74", "#c2577a", "#8e6bbf", "#b59b00", "#5aa9c9", "#d1495b")
-_INK, _SOFT, _LINE, _CARD = "#20241f", "#5d645b", "#dcdad0", "#ffffff"
-_VARIABLES = {_INK: "var(--ink)", _SOFT: "var(--soft)", _LINE: "var(--line)", _CARD: "var(--card)"}
+INK, _SOFT, _LINE, _CARD = "#20241f", "#5d645b", "#dcdad0", "#ffffff"
+_VARIABLES = {INK: "var(--ink)", _SOFT: "var(--soft)", _LINE: "var(--line)", _CARD: "var(--card)"}
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "wildray",  # the same data give the same bytes
     "text.parse_math": False,  # a camera called $x$ is no formula
     "font.size": 9.0,
     "font.family": "sans-serif",
-    "text.color": _INK,
+    "text.color": INK,
     "axes.edgecolor": _SOFT,
     "axes.labelcolor": _SOFT,
-    "axes.titlecolor": _INK,
+    "axes.titlecolor": INK,
     "axes.titlesize": 10.0,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
@@ -91,7 +91,7 @@ def histograms(name: str, panels: Sequence[tuple[str, str, Numbers]]) -> Chart:
             axes.grid(visible=False, axis="x")
             axes.yaxis.get_major_locator().set_params(integer=True)
 
-    return _chart(name, (9.6, 2.6), draw)
+    return drawn_chart(name, (9.6, 2.6), draw)
 
 
 STEADY = 0.15
@@ -125,7 +125,7 @@ def curves(name: str, panels: Sequence[tuple[str, str, Mapping[str, tuple[Number
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
 
-    return _chart(name, (9.6, 2.7 * -(-len(panels) // 3)), draw)
+    return drawn_chart(name, (9.6, 2.7 * -(-len(panels) // 3)), draw)
 
 
 def timeline(
@@ -150,13 +150,13 @@ def timeline(
                     times, np.full(len(times), float(height)), linestyle="", marker="|", markersize=11, alpha=0.75,
                     color=COLORS[index % len(COLORS)], label=word if height == 0 else None,
                 )  # fmt: skip
-        axes.set_yticks(range(len(rows)), labels=[_short(camera) for camera in rows])
+        axes.set_yticks(range(len(rows)), labels=[shortened(camera) for camera in rows])
         axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel="time (UTC)")
         axes.grid(visible=False, axis="x")
         if len(words) > 1:
             axes.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0))
 
-    return _chart(name, (9.6, 1.1 + 0.3 * max(2, len(rows))), draw)
+    return drawn_chart(name, (9.6, 1.1 + 0.3 * max(2, len(rows))), draw)
 
 
 def scatter(name: str, points: Numbers, panels: Sequence[tuple[str, Sequence[str]]]) -> Chart:
@@ -174,7 +174,7 @@ def scatter(name: str, points: Numbers, panels: Sequence[tuple[str, Sequence[str
             axes.set(title=title, xticks=[], yticks=[])
             axes.grid(visible=False)
 
-    return _chart(name, (9.6, 9.6 / max(2, len(panels)) + 0.7), draw)
+    return drawn_chart(name, (9.6, 9.6 / max(2, len(panels)) + 0.7), draw)
 
 
 def bars(name: str, panels: Sequence[tuple[str, Sequence[tuple[str, float, float | None]]]], *, label: str) -> Chart:
@@ -196,16 +196,16 @@ def bars(name: str, panels: Sequence[tuple[str, Sequence[tuple[str, float, float
                 (height, chance) for height, (_, _, chance) in zip(heights, values, strict=True) if chance is not None
             ]
             for height, chance in marks:
-                axes.plot([chance, chance], [height - 0.42, height + 0.42], color=_INK, linewidth=1.6)
+                axes.plot([chance, chance], [height - 0.42, height + 0.42], color=INK, linewidth=1.6)
             if marks:
-                axes.plot([], [], color=_INK, linewidth=1.6, label="chance")
+                axes.plot([], [], color=INK, linewidth=1.6, label="chance")
                 axes.legend(loc="lower right")
-            axes.set_yticks(heights, labels=[_short(key) for key, _, _ in values])
+            axes.set_yticks(heights, labels=[shortened(key) for key, _, _ in values])
             axes.set(title=title, xlabel=label, xlim=(0, 1), ylim=(tallest - 0.4, -0.6))
             axes.grid(visible=False, axis="y")
 
     tallest = max(len(values) for _, values in panels)  # bars are of one height in all panels
-    return _chart(name, (9.6, 1.2 + 0.22 * tallest), draw)
+    return drawn_chart(name, (9.6, 1.2 + 0.22 * tallest), draw)
 
 
 def dots(name: str, rows: Sequence[str], series: Mapping[str, Sequence[tuple[float, float, float]]]) -> Chart:
@@ -229,7 +229,7 @@ def dots(name: str, rows: Sequence[str], series: Mapping[str, Sequence[tuple[flo
         axes.grid(visible=False, axis="y")
         axes.legend(ncols=len(series), loc="lower left", bbox_to_anchor=(0, 1.0))
 
-    return _chart(name, (9.6, 0.9 + 0.42 * len(rows)), draw)
+    return drawn_chart(name, (9.6, 0.9 + 0.42 * len(rows)), draw)
 
 
 def _colored(axes: Axes, points: Numbers, labels: npt.NDArray[np.str_]) -> None:
@@ -241,7 +241,7 @@ def _colored(axes: Axes, points: Numbers, labels: npt.NDArray[np.str_]) -> None:
         chosen = labels == name
         axes.scatter(
             points[chosen, 0], points[chosen, 1], s=14, linewidths=0, alpha=0.8, color=COLORS[index % len(COLORS)],
-            marker=markers[index // len(COLORS) % len(markers)], label=_short(name) if index < shown else None,
+            marker=markers[index // len(COLORS) % len(markers)], label=shortened(name) if index < shown else None,
             rasterized=len(points) > 400,
         )  # fmt: skip
     if 1 < shown <= 10:
@@ -251,12 +251,14 @@ def _colored(axes: Axes, points: Numbers, labels: npt.NDArray[np.str_]) -> None:
         )  # fmt: skip
 
 
-def _short(name: str, longest: int = 26) -> str:
+def shortened(name: str, longest: int = 26) -> str:
+    """A name that can be drawn, cut to so many characters."""
     printable = "".join(sign if sign.isprintable() else "�" for sign in name)
     return printable if len(printable) <= longest else f"{printable[: longest - 1]}…"
 
 
-def _chart(name: str, size_inches: tuple[float, float], draw: Callable[[Figure], None]) -> Chart:
+def drawn_chart(name: str, size_inches: tuple[float, float], draw: Callable[[Figure], None]) -> Chart:
+    """A chart that a function draws, as picture and as markup; one that cannot be drawn says so."""
     with rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a camera's name in another script
         figure = Figure(figsize=size_inches, layout="constrained")

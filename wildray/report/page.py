@@ -22,6 +22,8 @@ class Html(str):
 
 
 Content = Html | str | int | float | None
+Words = Mapping[str, tuple[str, str, str]]
+"""Sections by identifier: short name, title, how to read it."""
 
 
 def tag(kind: str, /, *children: Content | Iterable[Html], **attributes: object) -> Html:
@@ -79,25 +81,30 @@ def note(*children: Content) -> Html:
     return tag("p", *children, class_="note")
 
 
-def section(identifier: str, *body: Content | Iterable[Html], title: str | None = None) -> Html:
-    """A section of ``words.SECTIONS``: title, how to read it, what there is."""
-    _, usual, how = SECTIONS[identifier]
+def section(
+    identifier: str, *body: Content | Iterable[Html], title: str | None = None, words: Words = SECTIONS
+) -> Html:
+    """A section: title, how to read it, what there is."""
+    _, usual, how = words[identifier]
     return tag("section", tag("h2", title or usual), tag("p", how, class_="how"), *body, id=identifier)
 
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def document(title: str, subtitle: Content, sections: Mapping[str, Html], footer: str) -> str:
+def document(
+    title: str, subtitle: Content, sections: Mapping[str, Html], footer: str, *, words: Words = SECTIONS
+) -> str:
     """The whole page.
 
     Args:
         title: Heading of the page.
         subtitle: The line under it.
-        sections: Identifiers of ``words.SECTIONS`` to elements, in order.
+        sections: Identifiers of ``words`` to elements, in order.
         footer: The last line.
+        words: Of each section: its link, its title, how to read it.
     """
-    links = tag("nav", (tag("a", SECTIONS[name][0], href=f"#{name}") for name in sections))
+    links = tag("nav", (tag("a", words[name][0], href=f"#{name}") for name in sections))
     head = tag(
         "head",
         tag("meta", charset="utf-8"),

@@ -70,7 +70,7 @@ def embed(
         config: ``backbone`` where there is no run; ``eval.batch_size``; ``scale``.
         store: Holds the crops and the run, takes the vectors.
         run: Name of a run; without it the backbone of the configuration.
-        data: Metadata CSV of labelled images, imported unless it is; without it the newest import.
+        data: Metadata CSV of labelled images, imported unless it is, or an import's digest; default the newest import.
         source: ``labelled/DIGEST`` or ``detections/DIGEST`` instead of ``data``.
 
     Raises:
@@ -82,9 +82,10 @@ def embed(
 
 
 def labelled_digest(config: Config, store: Store, data: str | None) -> str:
-    """The import of a metadata CSV, made unless it is there, or the newest."""
-    if data is None:
-        return open_labelled(store).digest
+    """The import of a metadata CSV, made unless it is there; an import by its digest; or the newest."""
+    known = {path.parent.name for path in store.path("labelled").glob("*/metadata.parquet")}
+    if data is None or data in known:
+        return open_labelled(store, data).digest
     padding, longest_px = config.detect.crop_padding, config.detect.crop_longest_px
     labelled = import_labelled(store, data, padding=padding, longest_px=longest_px, max_skipped=config.eval.max_skipped)
     return labelled.digest

@@ -80,7 +80,7 @@ def evaluate(config: Config, store: Store, *, run: str | None = None, data: str 
         config: ``eval``; ``backbone`` where there is no run; ``scale``.
         store: Holds the run and the images; takes vectors and results.
         run: Name of a run; without it the backbone of the configuration, which is then its own "before training".
-        data: Metadata CSV, imported unless it is; without it the newest import.
+        data: Metadata CSV, imported unless it is, or an import's digest; without it the newest import.
 
     Raises:
         ConfigError: A selection of ``eval`` is malformed.

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from wildray.errors import DataError
-from wildray.packs import PackReader
+from wildray.packs import PackReader, decode_jpeg
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -38,11 +38,17 @@ def load_images(reader: PackReader, packs: Sequence[str], rows: Sequence[int], *
     """
     images = np.empty((len(packs), 3, image_size, image_size), dtype=np.uint8)
     for index, (pack, row) in enumerate(zip(packs, rows, strict=True)):
-        image = reader.image(pack, row, at_least_px=image_size)
-        shrinks = min(image.shape[:2]) >= image_size
-        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        images[index] = cv2.resize(image, (image_size, image_size), interpolation=interpolation).transpose(2, 0, 1)
+        images[index] = load_image(reader.jpeg(pack, row), image_size=image_size)
     return images
+
+
+def load_image(jpeg: bytes, *, image_size: int) -> UInt8:
+    """(3, image_size, image_size) uint8 RGB of one JPEG crop; StoreError where it is none."""
+    image = decode_jpeg(jpeg, at_least_px=image_size)
+    shrinks = min(image.shape[:2]) >= image_size
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    squashed = cv2.resize(image, (image_size, image_size), interpolation=interpolation)
+    return np.asarray(squashed.transpose(2, 0, 1), dtype=np.uint8)
 
 
 def unit_vectors(backbone: nn.Module, images: UInt8, *, batch_size: int) -> Float32:

@@ -15,6 +15,7 @@ from torch import nn
 from wildray.config import Config
 from wildray.errors import DataError
 from wildray.labelled import open_labelled
+from wildray.retrieval.bootstrap import intervals
 from wildray.retrieval.forward import load_images, unit_vectors
 from wildray.retrieval.metrics import columns, score
 from wildray.retrieval.splits import Protocol, make_protocol
@@ -27,7 +28,10 @@ _PART = 1024
 
 
 class Probe:
-    """``probe(backbone)`` gives ``mAP`` and ``cmc_1`` on labelled images, by the protocol of a configuration.
+    """``probe(backbone)`` measures it on labelled images, by the protocol of a configuration.
+
+    It gives ``mAP`` with its interval (``mAP_low``, ``mAP_high``), ``cmc_1``, and, where the images are of several
+    species, ``mAP/<species>``.
 
     Args:
         config: ``eval``, ``backbone.image_size``.
@@ -55,7 +59,21 @@ class Probe:
             vectors = np.concatenate([unit_vectors(backbone, part, batch_size=batch_size) for part in parts])
         scores = score(vectors[protocol.queries], vectors[protocol.gallery], masks=protocol.masks)
         figures = columns(scores)
-        return {name: float(figures[name].mean()) for name in ("mAP", "cmc_1")}
+        asked = protocol.queries[scores.answerable]
+        drawn = intervals(
+            {"mAP": figures["mAP"]},
+            protocol.identities[asked],
+            num_bootstrap=self._config.eval.num_bootstrap,
+            confidence=self._config.eval.confidence,
+            seed=self._config.eval.seed,
+        )
+        measured = {name: float(figures[name].mean()) for name in ("mAP", "cmc_1")}
+        measured["mAP_low"], measured["mAP_high"] = drawn["mAP"]
+        species = _species(self._store, self._data)[asked] if len(asked) else np.empty(0, str)
+        names = [name for name in np.unique(species).tolist() if name]
+        if len(names) > 1:
+            measured |= {f"mAP/{name}": float(figures["mAP"][species == name].mean()) for name in names}
+        return measured
 
 
 def make_probe(config: Config, store: Store, data: str) -> Probe:
@@ -79,6 +97,14 @@ def make_probe(config: Config, store: Store, data: str) -> Probe:
 @functools.lru_cache(maxsize=2)
 def _protocol(config: Config, store: Store, data: str) -> Protocol:
     return make_protocol(open_labelled(store, data).text_columns, config.eval)
+
+
+@functools.lru_cache(maxsize=2)
+def _species(store: Store, data: str) -> npt.NDArray[np.str_]:
+    """(N,) species of each labelled image; empty where it is not known."""
+    columns_of = open_labelled(store, data).text_columns
+    names = columns_of.get("species", [None] * len(columns_of["identity"]))
+    return np.array([name or "" for name in names], str)
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,0 +1,196 @@
+"""One trial: some settings with one seed, from the pair set to the last measurement [RAY TUNE].
+
+In: a point of the search, and what all trials share. Out: a run in ``models/``, a record in the sweep's ledger, and a
+report to Tune after each measurement. The function runs in a Tune actor that holds next to no CPU; the training itself
+is a Ray Train job that it starts, as ``wildray pretrain`` does. Measurements reach Tune from this process, as they
+appear in the run's history, and not through Train's controller, which would need a queue actor for every trial and
+tells of an epoch up to two seconds later; so a resumed trial reports each epoch once.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray import tune
+
+from wildray.config import Config
+from wildray.errors import WildrayError
+from wildray.labelled import open_labelled
+from wildray.learning.first_backbone import first_backbone
+from wildray.learning.train import pretrain
+from wildray.retrieval.probe import make_probe
+from wildray.store import Store
+from wildray.sweep.budget import Work, with_work, work_of
+from wildray.sweep.shared import Shared, pairs_of, setting_config
+from wildray.sweep.space import Settings
+from wildray.sweep.spec import SweepSpec
+from wildray.sweep.tracked import trial_tags
+from wildray.trials import Ledger, TrialRecord
+
+NAMED_BY = ("mine", "backbone", "augment", "method", "train")
+"""Sections on which a trial's outcome depends."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every trial is given; pickles.
+
+    Attributes:
+        spec: The sweep.
+        store: Where everything lies.
+        shared: What was made once.
+        cpus_per_worker: CPUs that each training worker asks Ray for.
+    """
+
+    spec: SweepSpec
+    store: Store
+    shared: Shared
+    cpus_per_worker: float | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        """Records of the trials."""
+        return Ledger(self.store, self.spec.name)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A point of the search, worked out.
+
+    Attributes:
+        name: From its configuration, so that the same point is the same trial in every start.
+        setting: The same for every seed.
+        settings: What was searched.
+        seed: Of weights, order and augmentation.
+        config: Of its run; without pairs.
+        work: Its budget.
+    """
+
+    name: str
+    setting: str
+    settings: Settings
+    seed: int
+    config: Config
+    work: Work
+
+
+def trial_of(settings: Settings, seed: int, context: Context) -> Trial:
+    """Work a point of the search out.
+
+    Raises:
+        ConfigError: The settings do not go together.
+    """
+    spec, shared = context.spec, context.shared
+    config = setting_config(spec, settings, seed=seed, shared=shared)
+    work = work_of(config, spec.budget)
+    config = with_work(config, work)
+    facts = {name: getattr(config, name).model_dump(mode="json") for name in NAMED_BY}
+    facts["eval"] = config.eval.model_dump(mode="json")
+    facts["validation"] = shared.parts.validation.digest
+    setting = _digest({**facts, "train": {**facts["train"], "seed": None}})
+    scale = config.scale.model_copy(update={"cpus_per_worker": context.cpus_per_worker})
+    config = config.model_copy(update={"scale": scale})
+    return Trial(f"{spec.name}-{_digest(facts)}", setting, settings, seed, config, work)
+
+
+def new_record(trial: Trial) -> TrialRecord:
+    """The record of a trial of which nothing is known."""
+    return TrialRecord(
+        trial=trial.name,
+        setting=trial.setting,
+        seed=trial.seed,
+        settings=trial.settings,
+        images_per_epoch=trial.work.images_per_epoch,
+        num_epochs=trial.work.epochs,
+    )
+
+
+def run_trial(point: Mapping[str, Any], *, context: Context) -> None:
+    """What a Tune actor does: train, measure, report; what an earlier start measured is reported first.
+
+    Args:
+        point: ``settings`` and ``seed``.
+        context: What all trials share.
+
+    Raises:
+        WildrayError: The trial cannot be run; its record says why.
+    """
+    trial = trial_of(dict(point["settings"]), int(point["seed"]), context)
+    ledger = context.ledger
+    if ledger.read(trial.name) is None:
+        ledger.write(new_record(trial))
+    try:
+        _train(trial, context, begun_s=time.time())
+    except WildrayError as error:  # of others the sweep hears from Tune: one that is being ended raises too
+        ledger.end(trial.name, "failed", str(error))
+        raise
+
+
+def _train(trial: Trial, context: Context, *, begun_s: float) -> None:
+    ledger, store = context.ledger, context.store
+    record = ledger.read(trial.name)
+    assert record is not None, "written by the caller"
+    ledger.change(trial.name, status="running", reason=None, began_at=record.began_at or begun_s)
+    config, num_samples = with_samples(trial.config, store)
+    ledger.change(
+        trial.name,
+        pairs=config.train.labels or config.train.pairs,
+        num_samples=num_samples,
+        num_parameters=num_parameters(config),
+    )
+    probe = make_probe(config, store, context.shared.parts.validation.digest)
+    for epoch in ledger.history(trial.name):
+        tune.report({**epoch, "trial": trial.name})
+    held_cpus = context.spec.resources.cpus * context.spec.resources.workers
+
+    def on_epoch(metrics: Mapping[str, float]) -> None:
+        now = ledger.read(trial.name)
+        assert now is not None, "records are not removed"
+        elapsed_s = time.time() - begun_s
+        startup = now.startup_s if counted else (*now.startup_s, max(0.0, elapsed_s - metrics["seconds"]))
+        counted.append(True)
+        seconds = record.seconds + elapsed_s
+        ledger.change(
+            trial.name,
+            history=ledger.history(trial.name),
+            startup_s=startup,
+            seconds=seconds,
+            core_hours=seconds * held_cpus / 3600,
+        )
+        tune.report({**metrics, "trial": trial.name, "seconds": seconds})
+
+    counted: list[bool] = []
+    pretrain(config, store, run=trial.name, probe=probe, on_epoch=on_epoch, tags=trial_tags(context.spec, store, trial))
+    seconds = record.seconds + time.time() - begun_s
+    ledger.change(trial.name, seconds=seconds, core_hours=seconds * held_cpus / 3600)
+    ledger.end(trial.name, "finished")
+
+
+def with_samples(config: Config, store: Store) -> tuple[Config, int]:
+    """The configuration with what it trains on, mined unless it is, and how many samples that are."""
+    if config.train.labels is not None:
+        return config, open_labelled(store, config.train.labels).table.num_rows
+    found = pairs_of(config, store)
+    train = config.train.model_copy(update={"pairs": found.digest})
+    return config.model_copy(update={"train": train}), found.num_pairs
+
+
+@functools.lru_cache(maxsize=8)
+def _num_parameters(name: str, image_size: int) -> int:
+    config = Config.load(overrides={"backbone.name": name, "backbone.image_size": image_size})
+    return sum(parameter.numel() for parameter in first_backbone(config).parameters())
+
+
+def num_parameters(config: Config) -> int:
+    """Of the backbone."""
+    return _num_parameters(config.backbone.name, config.backbone.image_size)
+
+
+def _digest(facts: object) -> str:
+    return hashlib.blake2b(json.dumps(facts, sort_keys=True, default=str).encode(), digest_size=5).hexdigest()
