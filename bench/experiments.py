@@ -44,9 +44,10 @@ from wildray.learning.backbone import Backbone
 from wildray.learning.first_backbone import first_backbone, open_backbone
 from wildray.learning.job import Job, Place, make_method, recipe_of
 from wildray.learning.loop import run_training
-from wildray.learning.methods import Method
+from wildray.learning.methods import method_class
 from wildray.learning.run import claim_run
 from wildray.store import Store
+from wildray.sweep.budget import batch_of
 
 logger = logging.getLogger(__name__)
 
@@ -99,37 +100,24 @@ class Bench:
     page: Callable[[Results], str]
 
 
-def images_per_sample(method: Method) -> float:
-    """Images that the student sees of a sample; a smaller view counts by its share of pixels."""
-    full_px = method.backbone.image_size
-    return sum((view.size_px / full_px) ** 2 for view in method.views.views)
-
-
 def budgeted(run: Run) -> tuple[Config, float]:
     """The configuration with the batch size and epochs that the budget gives, and the images in a sample."""
     config = run.config
-    method = make_method(config, num_identities=2)
-    per_sample = images_per_sample(method)
-    batch_size = _batch_size(config, method)
+    kind = method_class(config.train.method)
+    batch_size, per_sample = batch_of(config, images=IMAGES_PER_STEP)
     per_epoch = run.num_samples // batch_size * batch_size * per_sample
     changes: dict[str, object] = {
         "batch_size": batch_size,
         "epochs": max(1, math.ceil(run.num_images / max(per_epoch, 1.0))),
         "checkpoint_steps": CHECKPOINT_STEPS,
         "checkpoint_every": 1_000_000,  # and once at the end, whatever this says
-        "labels" if method.supervised else "pairs": run.samples,
+        "labels" if kind.supervised else "pairs": run.samples,
     }
     if config.train.learning_rate is None:
         usual = config.model_copy(update={"train": config.train.model_copy(update={"views": "temporal"})})
-        reference = _batch_size(usual, make_method(usual, num_identities=2))
-        changes["learning_rate"] = run.rate_share * recipe_of(method, config).peak(reference)
+        reference, _ = batch_of(usual, images=IMAGES_PER_STEP)
+        changes["learning_rate"] = run.rate_share * recipe_of(kind, config).peak(reference)
     return config.model_copy(update={"train": config.train.model_copy(update=changes)}), per_sample
-
-
-def _batch_size(config: Config, method: Method) -> int:
-    """Samples in a step of ``IMAGES_PER_STEP`` images."""
-    step = config.train.images_per_identity if method.supervised else 1
-    return max(2, step * round(IMAGES_PER_STEP / images_per_sample(method) / step))
 
 
 def execute(run: Run, folder: Path) -> None:

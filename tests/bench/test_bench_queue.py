@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from bench_targets import finish
 
-from bench.experiments import Run, budgeted, command, images_per_sample, work_through
+from bench.experiments import Run, budgeted, command, work_through
 from bench.methods import Spec, specs
 from bench.record import read_results
 from wildray.config import Config
-from wildray.learning.job import make_method
 from wildray.store import Store
 
 
@@ -69,11 +68,11 @@ def test_a_page_is_written_of_what_there_is_without_running_anything(tmp_path):
 def test_every_method_sees_the_same_number_of_images(tmp_path, method, views, per_sample, batch_size):
     settings = {"train.method": method, "train.views": views, "backbone.name": "resnet18", "backbone.image_size": 64}
     config = Config.load(overrides={**settings, "method.local_views": 8})
-    assert images_per_sample(make_method(config, num_identities=2)) == per_sample
     run = Run(
         "x", config, Store(str(tmp_path)), "0" * 16, num_samples=320, num_images=6400, measure=lambda backbone: None
     )
-    found, _ = budgeted(run)
+    found, images = budgeted(run)
+    assert images == per_sample
     seen = found.train.epochs * (320 // batch_size) * batch_size * per_sample
     assert (found.train.batch_size, seen) == (batch_size, 6400)
     assert (found.train.labels if method == "arcface" else found.train.pairs) == "0" * 16

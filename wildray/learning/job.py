@@ -102,7 +102,7 @@ def _has_bf16(device: torch.device) -> bool:
     return flags.is_file() and bool({"avx512_bf16", "amx_bf16"} & set(flags.read_text().split()))
 
 
-def recipe_of(method: Method, config: Config) -> Recipe:
+def recipe_of(method: Method | type[Method], config: Config) -> Recipe:
     """AdamW for every backbone, or what lightly's benchmark of the method uses."""
     return method.recipe if config.train.recipe == "adamw" else method.stock_recipe
 
