@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"schema", "errors", "runlog", "tracking", "units", "lease", "progress"},
+    {"schema", "errors", "runlog", "run_entries", "tracking", "units", "lease", "progress"},
     {"store", "packs", "config", "weights", "libraries", "metadata", "photos", "labelled", "trials"},
     {"mining", "learning", "report", "simulate", "doctor"},
     {"retrieval"},
@@ -29,7 +29,7 @@ DOORS = {
         "wildray/sweep/trial.py",
         "wildray/sweep/tuner.py",
     },
-    "mlflow": {"wildray/runlog.py", "wildray/model_log.py", "wildray/served_model.py"},
+    "mlflow": {"wildray/runlog.py", "wildray/run_entries.py", "wildray/model_log.py", "wildray/served_model.py"},
     "faiss": {"wildray/retrieval/index.py"},
 }
 FREE_FOLDERS = {"ray": ("wildray/cli/", "jobs/", "cluster/", "bench/")}

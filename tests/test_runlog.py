@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from wildray.errors import ConfigError
-from wildray.runlog import RunLog, check_uri, default_uri, open_run, prepare, ui_command
+from wildray.runlog import RunLog, check_uri, default_uri, open_run, prepare, tracking_client, ui_command
 from wildray.tracking import MAX_VALUE_CHARS, clean_key, flatten, spool_file
 
 
@@ -242,3 +242,14 @@ def test_the_server_is_bound_to_this_machine(tmp_path: Path) -> None:
 def test_importing_it_is_cheap() -> None:
     code = "import sys, wildray.runlog; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_a_run_was_made_of_is_a_dataset_once(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    for _ in range(2):
+        with open_run(uri, "e", "r", {}) as log:
+            log.input("pairs", "a" * 16, uri="/store/pairs/a", context="training", facts={"num_pairs": 7, "mine": {}})
+    (known,) = tracking_client(uri).get_run(log.run_id).inputs.dataset_inputs
+    assert (known.dataset.name, known.dataset.digest) == ("pairs", "a" * 16)
+    assert json.loads(known.dataset.profile)["num_pairs"] == 7
+    assert [tag.value for tag in known.tags] == ["training"]

@@ -21,10 +21,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from wildray.run_entries import Entries
 from wildray.tracking import (
     ENVIRONMENT,
-    MAX_BATCH,
-    MAX_KEY_CHARS,
     check_uri,
     clean_key,
     database_file,
@@ -93,8 +92,7 @@ class RunLog:
         self._uri, self._experiment, self._name, self._tags, self._spool = tracking_uri, experiment, name, tags, spool
         self._experiment_id = ""
         self._healthy, self._closed = False, False
-        self._known_params: dict[str, str] = {}
-        self._known_steps: dict[str, set[int]] | None = None  # None: a new run, no step was logged before
+        self._entries: Entries | None = None
         self._dropped: set[str] = set()
 
     def __enter__(self) -> RunLog:
@@ -129,6 +127,19 @@ class RunLog:
                 _log.warning("The metric %s was %s at step %d and is not logged.", key, value, step)
         if finite:
             self._write({"do": "metrics", "values": finite, "step": step, "time_ms": int(time.time() * 1000)})
+
+    def input(self, name: str, digest: str, *, uri: str, context: str, facts: Mapping[str, object]) -> None:
+        """Log what the run was made of, as an MLflow dataset; one that the run has is not logged twice.
+
+        Args:
+            name: Such as pairs.
+            digest: Of its content, at most 36 characters.
+            uri: Where it lies.
+            context: What it is for: training or evaluation.
+            facts: Counts and settings, shown as the dataset's profile.
+        """
+        value = {"name": name, "digest": digest, "uri": uri, "context": context, "facts": dict(facts)}
+        self._write({"do": "inputs", "values": [json.loads(json.dumps(value, default=str))]})
 
     def artifact(self, path: str | os.PathLike[str], folder: str = "") -> None:
         """Copy a file, or a folder with what is in it, to a folder of the run's artefacts."""
@@ -170,13 +181,14 @@ class RunLog:
         if not found:
             run = client.create_run(self._experiment_id, tags=tags, run_name=self._name)
             self.run_id = str(run.info.run_id)
+            self._entries = Entries(self.run_id, known_params={}, new=True)
             return
         run, *others = found
         for other in others:  # two machines that began at once: the older run is the one that goes on
             if other.info.status == "RUNNING":
                 client.set_terminated(other.info.run_id, status="KILLED")
-        self.run_id, self._known_steps = str(run.info.run_id), {}
-        self._known_params = dict(run.data.params)
+        self.run_id = str(run.info.run_id)
+        self._entries = Entries(self.run_id, known_params=run.data.params, new=False)
         client.update_run(self.run_id, status="RUNNING")
         for tag, value in tags.items():
             client.set_tag(self.run_id, tag, value)
@@ -196,50 +208,8 @@ class RunLog:
             self._fail(error)
 
     def _apply(self, client: Any, entry: Mapping[str, Any]) -> None:
-        if entry["do"] == "params":
-            self._apply_params(client, entry["values"])
-        elif entry["do"] == "metrics":
-            self._apply_metrics(client, entry)
-        elif entry["do"] == "close":
-            client.set_terminated(self.run_id, status=entry["status"], end_time=entry["time_ms"])
-        elif Path(entry["path"]).is_dir():
-            client.log_artifacts(self.run_id, entry["path"], entry["folder"] or None)
-        elif Path(entry["path"]).exists():
-            client.log_artifact(self.run_id, entry["path"], entry["folder"] or None)
-        else:
-            _log.warning("The artefact %s could not be logged when it was there, and is gone now.", entry["path"])
-
-    def _apply_params(self, client: Any, values: Mapping[str, str]) -> None:
-        from mlflow.entities import Param, RunTag
-
-        known = self._known_params
-        new = [Param(key, value) for key, value in values.items() if key not in known]
-        changed = [
-            RunTag(f"changed.{key}"[:MAX_KEY_CHARS], value)
-            for key, value in values.items()
-            if known.get(key, value) != value
-        ]
-        for start in range(0, max(len(new), len(changed)), MAX_BATCH):
-            part = slice(start, start + MAX_BATCH)
-            client.log_batch(self.run_id, params=new[part], tags=changed[part])
-        known.update({param.key: param.value for param in new})
-
-    def _apply_metrics(self, client: Any, entry: Mapping[str, Any]) -> None:
-        from mlflow.entities import Metric
-
-        step, metrics = entry["step"], []
-        for key, value in entry["values"].items():
-            if self._known_steps is not None:
-                if key not in self._known_steps:
-                    self._known_steps[key] = {item.step for item in client.get_metric_history(self.run_id, key)}
-                if step in self._known_steps[key]:
-                    continue
-            metrics.append(Metric(key, value, entry["time_ms"], step))
-        for start in range(0, len(metrics), MAX_BATCH):
-            client.log_batch(self.run_id, metrics=metrics[start : start + MAX_BATCH])
-        if self._known_steps is not None:
-            for metric in metrics:
-                self._known_steps[metric.key].add(step)
+        assert self._entries is not None, "entries are applied to a run that was found or made"
+        self._entries.apply(client, entry)
 
     def _keep(self, entries: list[Mapping[str, Any]], mode: Literal["a", "w"]) -> None:
         try:

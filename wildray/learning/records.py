@@ -7,6 +7,7 @@ ceased to be a number.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from wildray.errors import StageError
 from wildray.learning.batch import Batch
@@ -40,6 +41,21 @@ def write_progress(job: Job, state: State, *, num_steps: int, images_per_step: i
     temporary = job.run_dir / ".progress.json.new"
     temporary.write_text(json.dumps(content))
     temporary.replace(job.run_dir / ".progress.json")
+
+
+def lineage(job: Job) -> dict[str, Any]:
+    """What a run was trained on, for ``RunLog.input``: the pairs and how they were made, or the labelled images."""
+    if job.config.train.labels is not None:
+        return {
+            "name": "labelled", "digest": job.pairs, "context": "training",
+            "uri": str(job.store.path("labelled", job.pairs)), "facts": {},
+        }  # fmt: skip
+    pairs = job.store.collection("pairs", job.pairs)
+    counts = [record.get("num_pairs", 0) for record in pairs.finished().values()]
+    return {
+        "name": "pairs", "digest": job.pairs, "context": "training", "uri": str(job.store.path("pairs", job.pairs)),
+        "facts": {"num_pairs": sum(counts), **pairs.settings()},
+    }  # fmt: skip
 
 
 def nonfinite_error(

@@ -36,6 +36,7 @@ from wildray.learning.labels import with_imported_labels
 from wildray.learning.loop import run_training
 from wildray.learning.methods import method_class
 from wildray.learning.placing import check_shares, place_workers
+from wildray.learning.records import lineage
 from wildray.learning.run import begun_settings, check_settings, claim_run, finished_result
 from wildray.learning.settled import with_settled_background, with_settled_places
 from wildray.learning.strategy import check_strategy, shard_of
@@ -266,7 +267,8 @@ def _tracked(job: Job, on_epoch: OnEpoch | None, tags: Mapping[str, str]) -> Ite
     runlog.check_uri(uri, num_nodes=sum(bool(node["Alive"]) for node in ray.nodes()))
     tags = {"stage": "pretrain", "pairs": job.pairs, **tags}
     with runlog.open_run(uri, job.config.tracking.experiment, job.run, tags) as log:
-        log.params(job.config.model_dump(mode="json"))
+        log.params(job.config.model_dump(mode="json", exclude={"simulate"}))
+        log.input(**lineage(job))
 
         def follow(metrics: Mapping[str, float]) -> None:
             log.metrics(metrics, step=int(metrics["epoch"]))
