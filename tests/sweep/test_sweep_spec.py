@@ -76,7 +76,7 @@ def test_what_does_not_hold_is_told(tmp_path, changes, words):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(ConfigError, match="those in tuning/"):
+    with pytest.raises(ConfigError, match="Give the path of a YAML file"):
         SweepSpec.load(tmp_path / "none.yaml")
 
 

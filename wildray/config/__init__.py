@@ -8,7 +8,7 @@ what ``--help`` prints. The alternative, argparse flags passed around as a dict,
 
 from wildray.config.footage import DetectConfig, MineConfig, SimulateConfig
 from wildray.config.learning import AugmentConfig, BackboneConfig, MethodConfig, TrainConfig
-from wildray.config.root import PRESETS, Config, field_names
+from wildray.config.root import PRESETS, Config, field_names, read_mapping
 from wildray.config.running import EvalConfig, ScaleConfig, TrackingConfig
 from wildray.config.section import Section
 
@@ -27,4 +27,5 @@ __all__ = [
     "TrackingConfig",
     "TrainConfig",
     "field_names",
+    "read_mapping",
 ]

@@ -50,7 +50,7 @@ class Config(Section):
                 raise ConfigError(f"No preset is called {preset!r}. {nearest(preset, PRESETS)}")
             _merge(content, PRESETS[preset])
         if path is not None:
-            _merge(content, _read_yaml(Path(path)))
+            _merge(content, read_mapping(Path(path), what="configuration", expected="sections such as 'mine:'"))
         for name, value in (overrides or {}).items():
             section, _, field = name.replace("-", "_").partition(".")
             _merge(content, {section: {field: value}} if field else {section: value})
@@ -115,21 +115,29 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
             into[key] = dict(value) if isinstance(value, Mapping) else value
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path, *, what: str, expected: str) -> dict[str, Any]:
+    """The mapping that a YAML file holds; an empty file holds an empty one.
+
+    Args:
+        path: The file.
+        what: What the file is called in messages.
+        expected: What it should hold.
+
+    Raises:
+        ConfigError: It cannot be read, is no YAML, or holds something else.
+    """
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ConfigError(
-            f"The configuration {path} cannot be read: {error.strerror}. Give the path of a YAML file."
+            f"The {what} {path} cannot be read: {error.strerror}. Give the path of a YAML file."
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The configuration {path} is not YAML: {error}") from None
+        raise ConfigError(f"The {what} {path} is not YAML: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(
-            f"The configuration {path} holds a {type(content).__name__}, expected sections such as 'mine:'."
-        )
+        raise ConfigError(f"The {what} {path} holds a {type(content).__name__}, expected {expected}.")
     return content
 
 

@@ -111,13 +111,8 @@ def pretrain(
     check_shares(config)
     check_strategy(config)
     with store.lease(f"models-{run}"):
-        if train.labels is None:
-            pairs = _pairs_of(config, store, run)
-            config = config.model_copy(update={"train": train.model_copy(update={"pairs": pairs})})
-        else:
-            config = with_imported_labels(config, store)
-            pairs = str(config.train.labels)
-        config = with_settled_places(with_settled_background(config, store, run), store)
+        config = _settled(config, store, run)
+        pairs = str(config.train.labels or config.train.pairs)
         check_settings(config, store, run)
         check_newest(store.path("models", run), shard_of(config, Place(num_workers=workers)))
         done = finished_result(config, store, run)
@@ -139,6 +134,16 @@ def pretrain(
     result = PretrainResult(run=run, pairs=pairs, workers=workers, **done)
     logger.info("pretrain %s: %d steps, loss %.4f, %.1f s", run, result.num_steps, result.loss, result.seconds)
     return result
+
+
+def _settled(config: Config, store: Store, run: str) -> Config:
+    """The configuration with all that it leaves to the data: what is trained on, scenery, places."""
+    if config.train.labels is None:
+        train = config.train.model_copy(update={"pairs": _pairs_of(config, store, run)})
+        config = config.model_copy(update={"train": train})
+    else:
+        config = with_imported_labels(config, store)
+    return with_settled_places(with_settled_background(config, store, run), store)
 
 
 def _pairs_of(config: Config, store: Store, run: str) -> str:

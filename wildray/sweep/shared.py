@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from wildray.config import Config
+from wildray.config import BackboneConfig, Config
 from wildray.errors import BusyError, DataError
 from wildray.labelled import newest_labelled
 from wildray.learning.first_backbone import first_backbone
@@ -127,8 +127,12 @@ def mined(configs: Sequence[Config], store: Store) -> list[MineResult]:
 
 
 def backbone_key(config: Config) -> str:
-    """Name of an untrained network in the records: name and image size."""
-    return f"{config.backbone.name}/{config.backbone.image_size}"
+    """Name of an untrained network in the records: name and image size, and what else of it is not the default."""
+    backbone, usual = config.backbone, BackboneConfig()
+    others = [
+        getattr(backbone, name) for name in ("weights", "pooling") if getattr(backbone, name) != getattr(usual, name)
+    ]
+    return "/".join([backbone.name, str(backbone.image_size), *others])
 
 
 def untrained(configs: Sequence[Config], store: Store, sweep: str, data: str) -> dict[str, dict[str, float]]:

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from wildray.config import Config, field_names
+from wildray.config import Config, field_names, read_mapping
 from wildray.config.section import Section
 from wildray.errors import ConfigError, nearest
 from wildray.store import check_run_name
@@ -194,7 +193,7 @@ class SweepSpec(Section):
                 configuration refuses, or its parts do not go together.
         """
         path = Path(path).expanduser()
-        content = _read(path)
+        content = read_mapping(path, what="sweep", expected="parts such as search: and budget:")
         for name, value in (overrides or {}).items():
             section, _, field = name.replace("-", "_").partition(".")
             content.setdefault("base", {}).setdefault(section, {})[field] = value
@@ -256,7 +255,7 @@ class SweepSpec(Section):
                 f"{path}: scheduler.grace: got {self.scheduler.grace}, expected at most budget.measurements, which is "
                 f"{self.budget.measurements}."
             )
-        if self.data is None and not self.simulate and base.train.labels is not None:
+        if base.train.labels is not None:
             raise ConfigError(f"{path}: train.labels is the sweep's own: give the individuals as data: metadata.csv.")
 
 
@@ -275,19 +274,3 @@ def ordered(search: Mapping[str, Dimension]) -> list[str]:
         done += ready
         left = [name for name in left if name not in ready]
     return done
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(
-            f"The sweep {path} cannot be read ({error.strerror}): give a YAML file, such as those in tuning/."
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The sweep {path} is not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(
-            f"The sweep {path} holds a {type(content).__name__}, expected parts such as search: and budget:."
-        )
-    return content
