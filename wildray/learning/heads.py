@@ -52,10 +52,10 @@ def dino_head(input_dim: int, *, hidden_dim: int, output_dim: int, batch_norm: b
 
 
 def hold_still(layer: nn.Module, *, while_true: Callable[[], bool]) -> None:
-    """Give a layer's weights gradients of 0 as long as the condition holds in the backward pass.
+    """Leave a layer's weights as they are as long as the condition holds.
 
-    A method names them in ``held`` too: an optimiser with moments that saw zeros would take steps several times too
-    large once they are let go.
+    Their gradients are 0, so that they count in no norm, and ``optim.make_optimizer`` finds the condition at the layer:
+    its optimiser takes no step with them and starts their moments when they are let go.
     """
 
     # a hook, and not requires_grad, which may not change under DistributedDataParallel
@@ -66,6 +66,7 @@ def hold_still(layer: nn.Module, *, while_true: Callable[[], bool]) -> None:
         if parameter.requires_grad:
             register: Callable[[Callable[[Tensor], Tensor]], object] = parameter.register_hook
             register(held)
+    layer.stands_still = while_true  # type: ignore[assignment]  # a module's attributes are tensors and modules to mypy
 
 
 class Teacher(nn.Module):

@@ -8,6 +8,7 @@ large batches; AdamW with warm-up and cosine decay is the default, ``train.recip
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -67,7 +68,7 @@ def make_optimizer(method: nn.Module, recipe: Recipe, train: TrainConfig) -> tor
     """The recipe's optimiser over the parameters that take a gradient.
 
     Args:
-        method: Whose parameters.
+        method: Whose parameters. A part with a condition ``stands_still`` takes no steps while that is true.
         recipe: Of the method. Groups carry its ``rate_share``, by which the loop's rate is multiplied.
         train: Overrides weight decay and learning rate where it sets them.
     """
@@ -75,13 +76,26 @@ def make_optimizer(method: nn.Module, recipe: Recipe, train: TrainConfig) -> tor
     exempt = _exempt(method)
     named = [(name, parameter) for name, parameter in method.named_parameters() if parameter.requires_grad]
     peak = peak_learning_rate(recipe, train)
-    weights = [p for name, p in named if name not in exempt and p.ndim > 1]
-    others = [p for name, p in named if name in exempt or p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": weights, "weight_decay": decay, "rate_share": 1.0},
-        {"params": others, "weight_decay": 0.0, "rate_share": recipe.exempt_share, "lr": peak * recipe.exempt_share},
-    ]
-    groups = [group for group in groups if group["params"]]
+    standing = [module for module in method.modules() if hasattr(module, "stands_still")]
+    conditions: list[Callable[[], bool]] = [vars(module)["stands_still"] for module in standing]
+    held = {id(p) for module in standing for p in module.parameters()}
+    groups: list[dict[str, Any]] = []
+    for is_held in (False, True):
+        here = [(name, p) for name, p in named if (id(p) in held) is is_held]
+        weights = [p for name, p in here if name not in exempt and p.ndim > 1]
+        others = [p for name, p in here if name in exempt or p.ndim <= 1]
+        share = recipe.exempt_share
+        groups += [
+            {"params": weights, "weight_decay": decay, "rate_share": 1.0, "held": is_held},
+            {"params": others, "weight_decay": 0.0, "rate_share": share, "lr": peak * share, "held": is_held},
+        ]
+    optimizer = _optimizer(recipe, [group for group in groups if group["params"]], peak)
+    if standing:
+        _hold(optimizer, lambda: any(condition() for condition in conditions))
+    return optimizer
+
+
+def _optimizer(recipe: Recipe, groups: list[dict[str, Any]], peak: float) -> torch.optim.Optimizer:
     if recipe.optimizer == "adamw":
         # fused: without temporary tensors, which under ZeRO are as large as a worker's whole part
         return torch.optim.AdamW(groups, lr=peak, fused=True)
@@ -89,6 +103,31 @@ def make_optimizer(method: nn.Module, recipe: Recipe, train: TrainConfig) -> tor
         return torch.optim.SGD(groups, lr=peak, momentum=0.9)
     lars: torch.optim.Optimizer = LARS(groups, lr=peak, momentum=0.9)
     return lars
+
+
+def _hold(optimizer: torch.optim.Optimizer, while_true: Callable[[], bool]) -> None:
+    """Let steps leave the held groups, their moments and their count of steps alone.
+
+    Moments that saw the zeros of a held layer would make its first steps several times too large. Done in hooks, since
+    DeepSpeed takes the steps itself, with flat copies of the groups' parameters.
+    """
+    rates: list[float] = []
+
+    def before(*_: object) -> None:
+        rates[:] = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            if group["held"] and while_true():
+                group["lr"] = 0.0
+
+    def after(*_: object) -> None:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+            if group["held"] and while_true():
+                for parameter in group["params"]:
+                    optimizer.state.pop(parameter, None)
+
+    optimizer.register_step_pre_hook(before)
+    optimizer.register_step_post_hook(after)
 
 
 def _exempt(method: nn.Module) -> set[str]:

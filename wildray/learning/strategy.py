@@ -108,8 +108,6 @@ class Replicated:
     def step(self, *, clip_norm: float) -> float:
         """Clip, step, forget the gradient; see ``Strategy.step``."""
         norm = float(nn.utils.clip_grad_norm_(self._method.parameters(), clip_norm))
-        for parameter in self._method.held():
-            parameter.grad = None
         if norm == norm and norm != float("inf"):
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)

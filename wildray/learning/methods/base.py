@@ -7,7 +7,6 @@ steps. A trainer class with hooks for every phase, as Lightning has, would sprea
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
@@ -61,10 +60,6 @@ class Method(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The loss () of this worker's part of a batch; averaged over workers it is the loss of the whole batch."""
         raise NotImplementedError
-
-    def held(self) -> Iterable[nn.Parameter]:
-        """Parameters that this step leaves as they are, and of whose gradients, 0, the optimiser is not told."""
-        return ()
 
     def after_step(self, progress: float) -> None:
         """Called after every optimiser step, without a batch.

@@ -10,8 +10,6 @@ Shapes: B samples on this worker, D dimensions of the backbone, K prototypes, V 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from lightly.loss import DINOLoss
 from torch import Tensor, nn
@@ -83,10 +81,6 @@ class DINO(Method):
             )
         assert isinstance(loss, Tensor)
         return loss
-
-    def held(self) -> Iterable[nn.Parameter]:
-        """The prototypes, at first."""
-        return self.head.last_layer.parameters() if prototypes_stand_still(self.teacher, self.config) else ()
 
     def after_step(self, progress: float) -> None:
         """Move the teacher; its momentum rises to 1 over training."""

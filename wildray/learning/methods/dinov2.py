@@ -15,8 +15,6 @@ views, G of them global, T hidden patches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -113,10 +111,6 @@ class DINOv2(Method):
             loss = vectors + patches + KOLEO_WEIGHT * torch.stack(spread).sum()
         assert isinstance(loss, Tensor)
         return loss
-
-    def held(self) -> Iterable[nn.Parameter]:
-        """The prototypes, at first."""
-        return self.head.last_layer.parameters() if prototypes_stand_still(self.teacher, self.config) else ()
 
     def after_step(self, progress: float) -> None:
         """Move the teacher; its momentum rises to 1 over training."""
