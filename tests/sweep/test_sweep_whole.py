@@ -123,15 +123,23 @@ def test_a_killed_sweep_goes_on(tmp_path, reserve, root):
 
 def test_a_broken_trial_is_a_row_with_its_reason(tmp_path, reserve, root):
     budget = {"images": 480, "measurements": 3}
-    search = {"train.batch_size": [8, 100_000]}
+    search = {"train.method": ["simclr", "dinov2"], "train.batch_size": [8, 100_000]}  # dinov2 wants a transformer
     path = sweep_file(tmp_path, reserve, "broken", search=search, budget=budget)
+    planned = subprocess.run([*command(path, root), "--dry-run"], capture_output=True, text=True, check=True)
+    assert json.loads(planned.stdout.splitlines()[-1])["num_impossible"] == 2
     result = run(path, root)
-    assert (result["num_finished"], result["num_failed"]) == (1, 1)
-    (failed,) = [record for record in Ledger(Store.open(root), "broken").all() if record.status == "failed"]
-    assert "do not fill a batch of 100000" in failed.reason
-    _, _, children = tracked(root, "broken")
-    assert children[failed.trial].info.status == "FAILED"
-    assert "do not fill a batch" in children[failed.trial].data.tags["wildray.status"]
+    assert (result["num_finished"], result["num_failed"]) == (1, 3)
+    _, parent, children = tracked(root, "broken")
+    for record in Ledger(Store.open(root), "broken").all():
+        if record.settings == {"train.method": "simclr", "train.batch_size": 8}:
+            continue
+        reason = "no patch tokens" if record.settings["train.method"] == "dinov2" else "do not fill a batch of 100000"
+        assert record.status == "failed"
+        assert reason in record.reason
+        run_of = children[record.trial]
+        assert run_of.info.status == "FAILED"
+        assert run_of.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert reason in run_of.data.tags["wildray.status"]
 
 
 def test_optuna_supervised_and_seeds(tmp_path, reserve, root):
@@ -154,4 +162,5 @@ def test_optuna_supervised_and_seeds(tmp_path, reserve, root):
     assert all(children[name].data.tags["mlflow.parentRunId"] == parent.info.run_id for name in settings)
     assert all("final/mAP_std" in children[name].data.metrics for name in settings)
     content = Ledger(Store.open(root), "optuna").read_sweep()
+    assert list(content["untrained"]) == ["test_resnet/48"]
     assert content["split"]["train"]["num_identities"] > 1

@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> Any:
         _print(planned, spec)
     return {
         "num_trials": planned.num_trials,
+        "num_impossible": sum(trial.problem is not None for trial in planned.trials),
         "num_pair_sets": planned.num_pair_sets,
         "num_backbones": planned.num_backbones,
         "concurrency": planned.concurrency,
@@ -60,10 +61,11 @@ def _print(planned: Plan, spec: SweepSpec) -> None:
         table.add_column(name, justify="left" if name in spec.search else "right")
     for trial in planned.trials[:MAX_SHOWN]:
         values = [str(trial.settings.get(name, "")) for name in spec.search]
-        table.add_row(
-            *values, str(trial.seed), str(trial.num_steps), f"{trial.num_images:,.0f}", f"{trial.seconds / 60:.1f}"
-        )
+        estimates = (str(trial.num_steps), f"{trial.num_images:,.0f}", f"{trial.seconds / 60:.1f}")
+        table.add_row(*values, str(trial.seed), *(estimates if trial.problem is None else ("cannot", "be", "run")))
     console = Console()
     console.print(table)
     if len(planned.trials) > MAX_SHOWN:
         console.print(f"... and {len(planned.trials) - MAX_SHOWN} more")
+    for problem in {trial.problem: None for trial in planned.trials if trial.problem is not None}:
+        console.print(f"Cannot be run: {problem}", markup=False)

@@ -14,6 +14,7 @@ from statistics import fmean, median
 import torch
 
 from wildray.config import Config
+from wildray.errors import ConfigError
 from wildray.learning.batch import Crops, Facts
 from wildray.learning.job import make_method
 from wildray.store import Store
@@ -24,6 +25,8 @@ from wildray.trials import Ledger
 
 STEPS = 3
 """Steps that are timed, after one that is not."""
+MAX_TIMED = 64
+"""Samples of a step that is timed: a batch that no memory holds may well be among what is searched."""
 STARTUP_S = 15.0
 """Of a trial, where none has been measured: Ray's processes and imports."""
 
@@ -38,6 +41,7 @@ class PlannedTrial:
         num_steps: Of its training.
         num_images: That its network sees.
         seconds: Estimate of its training.
+        problem: Why it cannot be run, if so.
     """
 
     settings: Settings
@@ -45,6 +49,7 @@ class PlannedTrial:
     num_steps: int
     num_images: float
     seconds: float
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,12 @@ def plan(spec: SweepSpec, store: Store | None, *, concurrency: int) -> Plan:
     speeds: dict[str, float] = {}
     trials, mining, backbones = [], set(), set()
     for settings, seed in points:
-        config = spec.config({**settings, "train.seed": seed})
-        work = work_of(config, spec.budget)
+        try:
+            config = spec.config({**settings, "train.seed": seed})
+            work = work_of(config, spec.budget)
+        except ConfigError as error:
+            trials.append(PlannedTrial(settings, seed, 0, 0.0, 0.0, str(error)))
+            continue
         config = with_work(config, work)
         mining.add(config.mine.digest())
         backbones.add(config.backbone.digest())
@@ -103,7 +112,7 @@ def plan(spec: SweepSpec, store: Store | None, *, concurrency: int) -> Plan:
         images = work.num_steps * work.batch_size * work.images_per_sample
         trials.append(PlannedTrial(settings, seed, work.num_steps, images, seconds))
     startup_s = median([part for record in known for part in record.startup_s] or [STARTUP_S])
-    each_s = fmean(trial.seconds for trial in trials) + startup_s
+    each_s = fmean(trial.seconds + startup_s if trial.problem is None else 0.0 for trial in trials)
     if known:
         each_s = fmean(record.seconds for record in known)
     num_trials = (spec.budget.trials or 0) * len(spec.seeds) if spec.algorithm.kind == "optuna" else len(trials)
@@ -116,7 +125,10 @@ def plan(spec: SweepSpec, store: Store | None, *, concurrency: int) -> Plan:
 
 
 def step_seconds(config: Config, *, threads: int) -> float:
-    """Median time of a training step on random images, without reading them."""
+    """Median time of a training step on random images, without reading them; that of a large batch is reckoned."""
+    timed = min(config.train.batch_size, MAX_TIMED)
+    share = config.train.batch_size / timed
+    config = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": timed})})
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -133,7 +145,7 @@ def step_seconds(config: Config, *, threads: int) -> float:
             optimizer.step()
             optimizer.zero_grad()
             times.append(time.monotonic() - begun)
-        return median(times[1:])
+        return median(times[1:]) * share
     finally:
         torch.set_num_threads(before)
 

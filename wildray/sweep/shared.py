@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wildray.config import BackboneConfig, Config
-from wildray.errors import BusyError, DataError
+from wildray.errors import BusyError, DataError, WildrayError
 from wildray.labelled import newest_labelled
 from wildray.learning.first_backbone import first_backbone
 from wildray.learning.methods import method_class
@@ -116,16 +116,6 @@ def pairs_of(config: Config, store: Store) -> MineResult:
             time.sleep(LEASE_WAIT_S)
 
 
-def mined(configs: Sequence[Config], store: Store) -> list[MineResult]:
-    """The pair sets of some configurations, each once."""
-    found: dict[str, MineResult] = {}
-    for config in configs:
-        key = config.mine.digest()
-        if key not in found:
-            found[key] = pairs_of(config, store)
-    return list(found.values())
-
-
 def backbone_key(config: Config) -> str:
     """Name of an untrained network in the records: name and image size, and what else of it is not the default."""
     backbone, usual = config.backbone, BackboneConfig()
@@ -133,6 +123,30 @@ def backbone_key(config: Config) -> str:
         getattr(backbone, name) for name in ("weights", "pooling") if getattr(backbone, name) != getattr(usual, name)
     ]
     return "/".join([backbone.name, str(backbone.image_size), *others])
+
+
+@dataclass
+class Attempts:
+    """Work that some trials share, each part of it tried once; seconds are summed up.
+
+    Attributes:
+        seconds: That all of it took.
+    """
+
+    seconds: float = 0.0
+    _failed: dict[str, str | None] = field(default_factory=dict)
+
+    def failed(self, key: str, work: Callable[[], object]) -> str | None:
+        """Do what has this key unless it was tried; returns why it cannot be done, if so."""
+        if key not in self._failed:
+            begun = time.monotonic()
+            try:
+                work()
+                self._failed[key] = None
+            except WildrayError as error:
+                self._failed[key] = str(error)
+            self.seconds += time.monotonic() - begun
+        return self._failed[key]
 
 
 def untrained(configs: Sequence[Config], store: Store, sweep: str, data: str) -> dict[str, dict[str, float]]:

@@ -7,7 +7,9 @@ last checkpoint, and what MLflow was not told is told.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import time
@@ -17,7 +19,8 @@ from typing import Any
 
 import ray
 
-from wildray.errors import StageError
+from wildray.config import Config
+from wildray.errors import ConfigError, StageError
 from wildray.labelled import open_labelled
 from wildray.learning.methods import method_class
 from wildray.retrieval.metrics import chance
@@ -26,10 +29,10 @@ from wildray.store import Store
 from wildray.sweep import tracked
 from wildray.sweep.outcome import Setting, not_better_than, ranked, tested
 from wildray.sweep.search import OptunaStudy, PlannedSearch, Point
-from wildray.sweep.shared import mined, prepare, untrained
+from wildray.sweep.shared import Attempts, pairs_of, prepare, untrained
 from wildray.sweep.space import all_settings, key_of
 from wildray.sweep.spec import SweepSpec
-from wildray.sweep.trial import Context, Trial, new_record, trial_of
+from wildray.sweep.trial import Context, Trial, record_of, trial_of
 from wildray.sweep.tuner import room_for, tune_trials, worker_cpus
 from wildray.trials import Ledger, TrialRecord
 
@@ -104,34 +107,60 @@ def sweep(spec: SweepSpec, store: Store) -> SweepResult:
     return result
 
 
-def planned(spec: SweepSpec, context: Context) -> list[Trial]:
-    """Every trial of a grid or of random settings, in order; none for Optuna, which decides as it goes."""
-    if spec.algorithm.kind == "optuna":
+def planned(context: Context, ledger: Ledger) -> list[Trial]:
+    """Every trial of a grid or of random settings, in order; none for Optuna, which decides as it goes.
+
+    Every one has a record then; of settings that do not go together, a failed one, and they are left out.
+    """
+    if context.spec.algorithm.kind == "optuna":
         return []
-    return [trial_of(settings, seed, context) for settings in all_settings(spec) for seed in spec.seeds]
+    trials = []
+    for settings in all_settings(context.spec):
+        for seed in context.spec.seeds:
+            record = record_of(settings, seed, context)
+            if record.status == "failed" or ledger.read(record.trial) is None:
+                ledger.write(record)
+            if record.status == "failed":
+                logger.warning("sweep: %s failed: %s", record.trial, record.reason)
+            else:
+                trials.append(trial_of(settings, seed, context))
+    return trials
+
+
+def shareable(trials: Sequence[Trial], context: Context, ledger: Ledger) -> list[Trial]:
+    """Make what trials share, each part once; those that lack a part that cannot be made fail, the others are left."""
+    store, data, name = context.store, context.shared.parts.validation.digest, context.spec.name
+    mining, measuring, left = Attempts(), Attempts(), []
+    for trial in trials:
+        config, reason = trial.config, None
+        if not method_class(config.train.method).supervised:
+            reason = mining.failed(config.mine.digest(), functools.partial(pairs_of, config, store))
+        if reason is None:
+            measure = functools.partial(untrained, [config], store, name, data)
+            reason = measuring.failed(config.backbone.digest(), measure)
+        if reason is None:
+            left.append(trial)
+        else:
+            logger.warning("sweep: %s failed: %s", trial.name, reason)
+            ledger.change(trial.name, began_at=time.time())
+            ledger.end(trial.name, "failed", reason)
+    context.shared.seconds.update(mine=mining.seconds, untrained=measuring.seconds)
+    return left
 
 
 def _run(context: Context, ledger: Ledger) -> None:
     """Make what the planned trials share, then run those that have not ended."""
-    spec, store, shared = context.spec, context.store, context.shared
-    trials = planned(spec, context)
-    begun = time.monotonic()
-    mined([trial.config for trial in trials if not method_class(trial.config.train.method).supervised], store)
-    shared.seconds["mine"] = time.monotonic() - begun
-    begun = time.monotonic()
-    untrained([trial.config for trial in trials], store, spec.name, shared.parts.validation.digest)
-    shared.seconds["untrained"] = time.monotonic() - begun
-    for trial in trials:
-        if ledger.read(trial.name) is None:
-            ledger.write(new_record(trial))
+    spec = context.spec
+    trials = planned(context, ledger)
+    ended = {record.trial for record in ledger.all() if record.ended}
+    left = shareable([trial for trial in trials if trial.name not in ended], context, ledger)
     known = ledger.all()
-    ended = {record.trial for record in known if record.ended}
     if spec.algorithm.kind == "optuna":
         search: PlannedSearch = _study(spec, known)
         num_trials = (spec.budget.trials or 0) * len(spec.seeds)
         num_points = num_trials - len(ended)
     else:
-        points = [_point(trial) for trial in trials if trial.name not in ended]
+        points = [_point(trial) for trial in left]
         search, num_trials, num_points = PlannedSearch(points, spec), len(trials), len(points)
     if num_points > 0:
         tune_trials(context, search, num_points=num_points, num_trials=num_trials, known=known)
@@ -165,7 +194,7 @@ def _settle(spec: SweepSpec, store: Store, ledger: Ledger) -> list[TrialRecord]:
     for record in records:
         state = f"{record.status} {record.ended_at}"
         if record.ended_at is not None and known.get(record.trial) != state:
-            tracked.log_ended(spec, store, record, {})
+            tracked.log_ended(spec, store, record, tracked.trial_tags(spec, store, record))
             known[record.trial] = state
     if len(spec.seeds) > 1:
         for setting in sorted({record.setting for record in records}):
@@ -223,10 +252,21 @@ def _content(
                 for digest, record in sorted(pairs.items())
             ],
         },
-        "untrained": untrained([], store, spec.name, shared.parts.validation.digest),
+        "untrained": untrained(_measured(records, context), store, spec.name, shared.parts.validation.digest),
         "chance_mAP": _chance(context),
         "best": best,
     }
+
+
+def _measured(records: Sequence[TrialRecord], context: Context) -> list[Config]:
+    """Configurations of which something was measured; Optuna's are not known before."""
+    found = []
+    for record in records:
+        with contextlib.suppress(ConfigError):  # of a former version of the file
+            trial = trial_of(dict(record.settings), record.seed, context)
+            if record.history and trial.name == record.trial:
+                found.append(trial.config)
+    return found
 
 
 def _chance(context: Context) -> float:

@@ -41,7 +41,7 @@ def open_parent(spec: SweepSpec, store: Store) -> RunLog:
     return _open(spec, store, spec.name, {"stage": "sweep", "mlflow.note.content": spec.description})
 
 
-def trial_tags(spec: SweepSpec, store: Store, trial: Trial) -> dict[str, str]:
+def trial_tags(spec: SweepSpec, store: Store, trial: Trial | TrialRecord) -> dict[str, str]:
     """Tags that put a trial's run under its parent."""
     parent = _open(spec, store, spec.name, {})
     parent_id = parent.run_id

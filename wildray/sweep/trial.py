@@ -20,7 +20,7 @@ from typing import Any
 from ray import tune
 
 from wildray.config import Config
-from wildray.errors import WildrayError
+from wildray.errors import ConfigError, WildrayError
 from wildray.labelled import open_labelled
 from wildray.learning.first_backbone import first_backbone
 from wildray.learning.train import pretrain
@@ -99,8 +99,16 @@ def trial_of(settings: Settings, seed: int, context: Context) -> Trial:
     return Trial(f"{spec.name}-{_digest(facts)}", setting, settings, seed, config, work)
 
 
-def new_record(trial: Trial) -> TrialRecord:
-    """The record of a trial of which nothing is known."""
+def record_of(settings: Settings, seed: int, context: Context) -> TrialRecord:
+    """The record of a point of which nothing is known: waiting, or failed where its settings do not go together."""
+    try:
+        trial = trial_of(settings, seed, context)
+    except ConfigError as error:
+        name, setting = _digest([settings, seed]), _digest(settings)
+        reason, now_s = str(error), time.time()
+        return TrialRecord(
+            f"{context.spec.name}-{name}", setting, seed, settings, "failed", reason, began_at=now_s, ended_at=now_s
+        )
     return TrialRecord(
         trial=trial.name,
         setting=trial.setting,
@@ -121,10 +129,11 @@ def run_trial(point: Mapping[str, Any], *, context: Context) -> None:
     Raises:
         WildrayError: The trial cannot be run; its record says why.
     """
-    trial = trial_of(dict(point["settings"]), int(point["seed"]), context)
-    ledger = context.ledger
-    if ledger.read(trial.name) is None:
-        ledger.write(new_record(trial))
+    settings, seed, ledger = dict(point["settings"]), int(point["seed"]), context.ledger
+    record = record_of(settings, seed, context)
+    if ledger.read(record.trial) is None or record.status == "failed":
+        ledger.write(record)
+    trial = trial_of(settings, seed, context)
     try:
         _train(trial, context, begun_s=time.time())
     except WildrayError as error:  # of others the sweep hears from Tune: one that is being ended raises too

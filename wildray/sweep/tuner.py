@@ -23,7 +23,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 from wildray.errors import ConfigError
 from wildray.sweep.search import PlannedSearch
 from wildray.sweep.spec import Resources, SweepSpec
-from wildray.sweep.trial import Context, run_trial, trial_of
+from wildray.sweep.trial import Context, record_of, run_trial
 from wildray.trials import TrialRecord
 
 logger = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ class Recorder(Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record why it failed, where it did not itself: its process died."""
         point = trial.config
-        name = trial_of(dict(point["settings"]), int(point["seed"]), self._context).name
+        name = record_of(dict(point["settings"]), int(point["seed"]), self._context).trial
         record = self._context.ledger.read(name)
         if record is not None and record.status != "failed":
             self._context.ledger.end(name, "failed", _last_line(trial))
