@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS ?= cpu,dev,deepspeed
+EXTRAS ?= cpu,dev,deepspeed,postgres
 export RAY_USAGE_STATS_ENABLED := 0
 
 .PHONY: install demo test slow soak lint format clean

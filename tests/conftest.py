@@ -9,6 +9,7 @@ from wildray.cli.cluster import connect, prepare_environment
 
 prepare_environment()  # before any test imports ray
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.pop("MLFLOW_TRACKING_URI", None)  # what a user has set is no place for what tests log
 
 
 @pytest.fixture(scope="session")

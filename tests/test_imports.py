@@ -7,8 +7,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"schema", "errors", "runlog", "run_entries", "tracking", "units", "lease", "progress"},
-    {"store", "packs", "config", "weights", "libraries", "metadata", "photos", "labelled", "trials"},
+    {"schema", "errors", "units", "lease", "progress"},
+    {
+        *("store", "packs", "config", "weights", "libraries", "metadata", "photos", "labelled", "trials"),
+        *("runlog", "run_entries", "spool", "tracking"),
+    },
     {"mining", "learning", "report", "simulate", "doctor"},
     {"retrieval"},
     {"served_model", "model_log"},

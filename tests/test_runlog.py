@@ -15,7 +15,8 @@ import pytest
 
 from wildray.errors import ConfigError
 from wildray.runlog import RunLog, check_uri, default_uri, open_run, prepare, tracking_client, ui_command
-from wildray.tracking import MAX_VALUE_CHARS, clean_key, flatten, spool_file
+from wildray.spool import spool_file
+from wildray.tracking import MAX_VALUE_CHARS, clean_key, flatten
 
 
 @pytest.fixture(scope="module")

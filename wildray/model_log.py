@@ -29,7 +29,7 @@ from wildray.learning.backbone import Backbone
 from wildray.learning.first_backbone import open_backbone
 from wildray.packs import encode_jpeg
 from wildray.runlog import tracking_client
-from wildray.tracking import check_uri, locked
+from wildray.tracking import check_uri, locked, shown
 
 _log = logging.getLogger(__name__)
 
@@ -235,4 +235,4 @@ def _find_or_register(client: Any, model: LoggedModel, name: str) -> int:
 
 def _warn(what: str, done: str, uri: str, error: Exception) -> None:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    _log.warning("%s was not %s at %s (%s). The same command makes up for it.", what, done, uri, reason)
+    _log.warning("%s was not %s at %s (%s). The same command makes up for it.", what, done, shown(uri), reason)

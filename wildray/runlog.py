@@ -11,35 +11,53 @@ autologging decides by itself what is written.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import math
 import os
+import random
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from wildray.config import TrackingConfig
 from wildray.run_entries import Entries
+from wildray.spool import Spool, spool_file
 from wildray.tracking import (
     ENVIRONMENT,
+    artifact_place,
     check_uri,
     clean_key,
-    database_file,
     default_uri,
     flatten,
     locked,
     serve,
-    spool_file,
+    shown,
     ui_command,
+    uri_of,
 )
 
-__all__ = ["RunLog", "check_uri", "default_uri", "open_run", "prepare", "serve_ui", "tracking_client", "ui_command"]
+__all__ = [
+    "RunLog",
+    "check_uri",
+    "default_uri",
+    "open_in",
+    "open_run",
+    "prepare",
+    "serve_ui",
+    "tracking_client",
+    "ui_command",
+    "uri_of",
+]
 
 _log = logging.getLogger(__name__)
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+COLLISION_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Waits of writers that met at a database server while one of them made its tables, or the experiment."""
 KEY_TAG = "wildray.key"
 """Tag by which a run is found again: a digest of its name, so that no name needs quoting in a search."""
 
@@ -51,6 +69,15 @@ def prepare(uri: str) -> None:
         tracking_client(uri).search_experiments(max_results=1)
 
 
+def open_in(settings: TrackingConfig, store_root: str | os.PathLike[str], name: str, tags: Mapping[str, str]) -> RunLog:
+    """``open_run`` where the settings, or else the store, say; ConfigError as from ``tracking.uri_of``."""
+    uri = uri_of(settings, store_root)
+    root = os.fspath(store_root)
+    spool = None if "://" in root else Path(root) / "mlspool"
+    place = artifact_place(uri, root)
+    return open_run(uri, settings.experiment, name, tags, spool_folder=spool, artifacts=place)
+
+
 def open_run(
     tracking_uri: str | None,
     experiment: str,
@@ -58,6 +85,7 @@ def open_run(
     tags: Mapping[str, str],
     *,
     spool_folder: str | os.PathLike[str] | None = None,
+    artifacts: str | None = None,
 ) -> RunLog:
     """Begin a run, or go on with the run of that name; a database out of reach is a warning, not an error.
 
@@ -67,13 +95,16 @@ def open_run(
         name: Name of the run; the same name in the same experiment is the same run.
         tags: Further tags.
         spool_folder: Where calls go that could not be logged; default beside the database, else the cache folder.
+        artifacts: URI of the folder for pictures and models of a new experiment; default as ``artifact_place`` says
+            for the database's own folder.
 
     Raises:
         ConfigError: ``check_uri`` refuses the URI.
     """
     if tracking_uri is not None:
         check_uri(tracking_uri)
-    run = RunLog(tracking_uri, experiment, name, tags, spool=spool_file(tracking_uri, experiment, name, spool_folder))
+    spool = Spool(spool_file(tracking_uri, experiment, name, spool_folder))
+    run = RunLog(tracking_uri, experiment, name, tags, spool=spool, artifacts=artifacts)
     run.connect()
     return run
 
@@ -86,10 +117,18 @@ class RunLog:
     """
 
     def __init__(
-        self, tracking_uri: str | None, experiment: str, name: str, tags: Mapping[str, str], *, spool: Path
+        self,
+        tracking_uri: str | None,
+        experiment: str,
+        name: str,
+        tags: Mapping[str, str],
+        *,
+        spool: Spool,
+        artifacts: str | None = None,
     ) -> None:
         self.run_id: str | None = None
         self._uri, self._experiment, self._name, self._tags, self._spool = tracking_uri, experiment, name, tags, spool
+        self._artifacts = artifacts
         self._experiment_id = ""
         self._healthy, self._closed = False, False
         self._entries: Entries | None = None
@@ -162,15 +201,24 @@ class RunLog:
         """Find or create the run, and log what was kept while the database was out of reach."""
         if self._uri is None:
             return
-        try:
-            with locked(self._uri):
-                client = tracking_client(self._uri)
-                self._experiment_id = _experiment_id(client, self._experiment, self._uri)
-                self._find_or_create(client)
-            self._replay(client)
-            self._healthy = True
-        except Exception as error:  # of MLflow, SQLAlchemy, requests, the file system: none may end a stage
-            self._fail(error)
+        for pause_s in (*COLLISION_PAUSES_S, None):
+            try:
+                self._connect(self._uri)
+                return
+            except Exception as error:  # of MLflow, SQLAlchemy, requests, the file system: none may end a stage
+                if pause_s is None or not _collided(error):
+                    self._fail(error)
+                    return
+                time.sleep(pause_s * random.uniform(0.5, 1.0))
+
+    def _connect(self, uri: str) -> None:
+        with locked(uri):
+            client = tracking_client(uri)
+            place = self._artifacts or artifact_place(uri, ".")
+            self._experiment_id = _experiment_id(client, self._experiment, place)
+            self._find_or_create(client)
+        self._spool.replay(functools.partial(self._apply, client))
+        self._healthy = True
 
     def _find_or_create(self, client: Any) -> None:
         key = hashlib.blake2b(self._name.encode(), digest_size=16).hexdigest()
@@ -198,48 +246,25 @@ class RunLog:
         if self._uri is None or self._closed:
             return
         if not self._healthy:
-            self._keep([entry], "a")
+            self._spool.keep([entry])
             return
         try:
             self._apply(tracking_client(self._uri), entry)
         except Exception as error:  # as in connect
             if entry["do"] != "close":
-                self._keep([entry], "a")
+                self._spool.keep([entry])
             self._fail(error)
 
     def _apply(self, client: Any, entry: Mapping[str, Any]) -> None:
         assert self._entries is not None, "entries are applied to a run that was found or made"
         self._entries.apply(client, entry)
 
-    def _keep(self, entries: list[Mapping[str, Any]], mode: Literal["a", "w"]) -> None:
-        try:
-            self._spool.parent.mkdir(parents=True, exist_ok=True)
-            with self._spool.open(mode) as file:
-                file.writelines(json.dumps(entry) + "\n" for entry in entries)
-        except OSError as error:
-            _log.warning("What was to be logged could not be kept in %s either (%s).", self._spool, error)
-
-    def _replay(self, client: Any) -> None:
-        if not self._spool.exists():
-            return
-        whole = [line for line in self._spool.read_text().splitlines() if line.endswith("}")]  # the last may be torn
-        entries: list[Mapping[str, Any]] = [json.loads(line) for line in whole]
-        num_done = 0
-        try:
-            for entry in entries:
-                self._apply(client, entry)
-                num_done += 1
-        finally:
-            self._keep(entries[num_done:], "w")
-        self._spool.unlink()
-        _log.info("%d calls that had been kept in %s are logged now.", len(entries), self._spool)
-
     def _fail(self, error: Exception) -> None:
         self._healthy = False
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         _log.warning(
             "Logging to %s failed (%s). The stage goes on; what it logs is kept in %s, and logged when the run %s is "
-            "opened again.", self._uri, reason, self._spool, self._name,
+            "opened again.", shown(self._uri or ""), reason, self._spool.path, self._name,
         )  # fmt: skip
 
 
@@ -258,11 +283,17 @@ def tracking_client(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
-def _experiment_id(client: Any, name: str, uri: str) -> str:
+def _collided(error: Exception) -> bool:
+    """Whether another writer was making what this one was about to make."""
+    kind = type(error)
+    if kind.__module__.startswith("sqlalchemy"):
+        return kind.__name__ in ("IntegrityError", "ProgrammingError")  # out of reach is an OperationalError
+    return getattr(error, "error_code", "") == "RESOURCE_ALREADY_EXISTS" or "database schema" in str(error)
+
+
+def _experiment_id(client: Any, name: str, place: str | None) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
-        database = database_file(uri)
-        place = None if database is None else (database.parent / "mlartifacts").as_uri()
         return str(client.create_experiment(name, artifact_location=place))
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)

@@ -1,15 +1,14 @@
 """Where experiment logs go: tracking URIs, names that MLflow takes, and the command that serves them.
 
 In: a store's folder or a tracking URI. Out: checked URIs, a lock for databases of one file, clean names, the server's
-command. Plain Python: MLflow itself is reached
-through ``wildray.runlog`` alone.
+command. Plain Python: MLflow itself is reached through ``wildray.runlog`` alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -20,6 +19,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from wildray.config import TrackingConfig
 from wildray.errors import ConfigError
 
 _log = logging.getLogger(__name__)
@@ -51,6 +51,53 @@ def default_uri(store_root: str | os.PathLike[str]) -> str:
     return f"{_SQLITE}{Path(text).absolute() / 'mlflow.db'}"
 
 
+def uri_of(settings: TrackingConfig, store_root: str | os.PathLike[str]) -> str:
+    """Where runs are logged: ``tracking.uri``, else MLFLOW_TRACKING_URI, else the database in the store.
+
+    Raises:
+        ConfigError: ``check_uri`` refuses it, or the setting, which is written to records, has a password.
+    """
+    uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(store_root)
+    if settings.uri is not None and shown(uri) != uri:
+        raise ConfigError(
+            f"tracking.uri: got {shown(uri)} with a password, which the records of the runs would keep. Leave the "
+            "password to ~/.pgpass, PGPASSWORD or MLFLOW_TRACKING_PASSWORD, or give the whole as MLFLOW_TRACKING_URI."
+        )
+    check_uri(uri)
+    _check_driver(uri)
+    return uri
+
+
+def _check_driver(uri: str) -> None:
+    """Refuse a database whose Python driver is missing: what is kept for later would be kept for ever."""
+    scheme = uri.partition("://")[0]
+    if scheme in ("sqlite", "http", "https"):
+        return
+    driver = scheme.partition("+")[2] or {"postgresql": "psycopg"}.get(scheme, "")
+    if driver and importlib.util.find_spec(driver) is None:
+        wanted = "'wildray[postgres]'" if driver == "psycopg" else driver
+        raise ConfigError(f"tracking.uri: {shown(uri)} needs {driver}, which is not installed: pip install {wanted}.")
+
+
+def shown(uri: str) -> str:
+    """A URI without its password, to be printed."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
+
+
+def artifact_place(uri: str, store_root: str | os.PathLike[str]) -> str | None:
+    """Where an experiment's pictures and models go; None: a server decides.
+
+    MLflow would put those of a database that it opens itself into the working directory of the process.
+    """
+    database = database_file(uri)
+    if database is not None:
+        return (database.parent / "mlartifacts").as_uri()
+    if uri.startswith("http"):
+        return None
+    root = os.fspath(store_root)
+    return f"{root}/mlartifacts" if "://" in root else (Path(root).absolute() / "mlartifacts").as_uri()
+
+
 def check_uri(uri: str, *, num_nodes: int = 1) -> None:
     """Refuse tracking URIs that MLflow refuses or that would lose writes.
 
@@ -75,8 +122,8 @@ def check_uri(uri: str, *, num_nodes: int = 1) -> None:
             )
     elif "://" not in uri or uri.startswith("file:"):
         raise ConfigError(
-            f"tracking.uri: got {uri!r}: MLflow no longer writes to folders. Expected sqlite:////absolute/mlflow.db, "
-            "or http://HOST:5000 of a server. " + _server_hint(".")
+            f"tracking.uri: got {shown(uri)!r}: MLflow no longer writes to folders. Expected "
+            "sqlite:////absolute/mlflow.db, or http://HOST:5000 of a server. " + _server_hint(".")
         )
 
 
@@ -96,17 +143,6 @@ def locked(uri: str) -> Iterator[None]:
     with database.with_name(f".{database.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, or the process dies
         yield
-
-
-def spool_file(uri: str | None, experiment: str, name: str, folder: str | os.PathLike[str] | None) -> Path:
-    """Where calls that could not be logged are kept: in ``folder``, else beside the database, else in the cache."""
-    database = database_file(uri) if uri is not None else None
-    if folder is None and database is not None:
-        folder = database.parent / "mlspool"
-    elif folder is None:
-        folder = Path(os.environ.get("WILDRAY_CACHE") or "~/.cache/wildray").expanduser() / "mlspool"
-    key = hashlib.blake2b("\x1f".join((str(uri), experiment, name)).encode(), digest_size=8).hexdigest()
-    return Path(folder).absolute() / f"{key}.jsonl"
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from wildray import runlog
@@ -26,5 +25,4 @@ def log_report(config: Config, store: Store, run: str, page: ReportResult) -> No
 
 
 def _open(config: Config, store: Store, run: str) -> runlog.RunLog:
-    uri = config.tracking.uri or runlog.default_uri(Path(store.root))
-    return runlog.open_run(uri, config.tracking.experiment, run, {})
+    return runlog.open_in(config.tracking, store.root, run, {})

@@ -54,6 +54,6 @@ class TrackingConfig(Section):
     """Where runs are logged."""
 
     uri: str | None = None
-    """MLflow tracking URI; default mlflow.db in a local store."""
+    """MLflow tracking URI; default MLFLOW_TRACKING_URI, else mlflow.db in a local store."""
     experiment: str = "wildray"
     """MLflow experiment."""

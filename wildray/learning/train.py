@@ -268,10 +268,12 @@ def _tracked(job: Job, on_epoch: OnEpoch | None, tags: Mapping[str, str]) -> Ite
     """Give a callback that logs an epoch's metrics, by one writer: this process; and hands them on."""
     from wildray import runlog
 
-    uri = job.config.tracking.uri or runlog.default_uri(job.store.root)
-    runlog.check_uri(uri, num_nodes=sum(bool(node["Alive"]) for node in ray.nodes()))
+    tracking = job.config.tracking
+    runlog.check_uri(
+        runlog.uri_of(tracking, job.store.root), num_nodes=sum(bool(node["Alive"]) for node in ray.nodes())
+    )
     tags = {"stage": "pretrain", "pairs": job.pairs, **tags}
-    with runlog.open_run(uri, job.config.tracking.experiment, job.run, tags) as log:
+    with runlog.open_in(tracking, job.store.root, job.run, tags) as log:
         log.params(job.config.model_dump(mode="json", exclude={"simulate"}))
         log.input(**lineage(job))
 

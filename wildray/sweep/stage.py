@@ -34,6 +34,7 @@ from wildray.sweep.space import all_settings, key_of
 from wildray.sweep.spec import SweepSpec
 from wildray.sweep.trial import Context, Trial, record_of, trial_of
 from wildray.sweep.tuner import room_for, tune_trials, worker_cpus
+from wildray.tracking import shown
 from wildray.trials import Ledger, TrialRecord
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def sweep(spec: SweepSpec, store: Store) -> SweepResult:
     with store.lease(f"sweep-{spec.name}"):
         ledger = Ledger(store, spec.name)
         uri = tracked.tracking_uri(spec, store)
-        logger.info("sweep %s: records in %s, MLflow at %s", spec.name, ledger.folder, uri)
+        logger.info("sweep %s: records in %s, MLflow at %s", spec.name, ledger.folder, shown(uri))
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         room_for(spec.resources, nodes)
         shared = prepare(spec, store, workers=max(1, int(sum(node.get("CPU", 0.0) for node in nodes))))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ ENDED_TAG = "wildray.status"
 
 def tracking_uri(spec: SweepSpec, store: Store) -> str:
     """Where the sweep is logged; checked, and made ready for several writers."""
-    uri = spec.config().tracking.uri or runlog.default_uri(Path(store.root))
+    uri = runlog.uri_of(spec.config().tracking, store.root)
     runlog.prepare(uri)
     return uri
 
@@ -107,8 +106,8 @@ def register_best(spec: SweepSpec, store: Store, trial: str) -> int | None:
 
 
 def _open(spec: SweepSpec, store: Store, name: str, tags: Mapping[str, str]) -> RunLog:
-    uri = spec.config().tracking.uri or runlog.default_uri(Path(store.root))
-    return runlog.open_run(uri, spec.name, name, tags)
+    settings = spec.config().tracking.model_copy(update={"experiment": spec.name})
+    return runlog.open_in(settings, store.root, name, tags)
 
 
 def _under(run_id: str | None) -> dict[str, str]:
