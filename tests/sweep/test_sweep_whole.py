@@ -98,6 +98,11 @@ def test_a_sweep_shares_halves_tests_and_is_tracked(tmp_path, reserve, root):
         assert one.data.tags["mlflow.parentRunId"] == parent.info.run_id
         steps = [metric.step for metric in client.get_metric_history(one.info.run_id, "mAP")]
         assert steps == [epoch["epoch"] for epoch in record.history]
+        inputs = {one.tags[0].value: one.dataset for one in one.inputs.dataset_inputs}
+        assert inputs["training"].digest == record.pairs
+        validation = Ledger(store, "halved").read_sweep()["split"]["validation"]
+        assert inputs["evaluation"].digest == validation["digest"]
+        assert json.loads(inputs["evaluation"].profile)["num_identities"] == validation["num_identities"]
     assert client.get_model_version_by_alias("halved", "best").run_id == children[best["trial"]].info.run_id
     again = run(path, root)
     assert again["best"] == best

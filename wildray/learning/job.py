@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -26,6 +27,14 @@ logger = logging.getLogger(__name__)
 
 Probe = Callable[[Backbone], dict[str, float]]
 """Measures a backbone, such as its mAP on labelled images; must pickle."""
+
+
+@runtime_checkable
+class KnowsData(Protocol):
+    """A probe that can say what it measures on."""
+
+    def lineage(self) -> dict[str, Any]:
+        """Arguments of ``RunLog.input``."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import shutil
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ from wildray.learning.checkpoint import check_newest, checkpoints
 from wildray.learning.first_backbone import check_backbone
 from wildray.learning.follow import Follower
 from wildray.learning.ingest import check_labels, check_samples, warn_of_unread
-from wildray.learning.job import Job, Place, Probe
+from wildray.learning.job import Job, KnowsData, Place, Probe
 from wildray.learning.labels import with_imported_labels
 from wildray.learning.loop import run_training
 from wildray.learning.methods import method_class
@@ -178,7 +178,8 @@ def _train(
         # Ray Train waits so long for all of an elastic range before it begins with those that are there; unset, minutes
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
     method = job.config.train.method
-    tracked = _tracked(job, on_epoch, tags)
+    inputs = [lineage(job), *([probe.lineage()] if isinstance(probe, KnowsData) else [])]
+    tracked = _tracked(job, on_epoch, tags, inputs)
     with tracked as follow, Follower(job.run_dir, follow, num_known=num_known, method=method):
         former = None
         for attempt in range(MAX_RESTARTS + 1):
@@ -264,7 +265,9 @@ def _scaling(config: Config) -> ScalingConfig:
 
 
 @contextlib.contextmanager
-def _tracked(job: Job, on_epoch: OnEpoch | None, tags: Mapping[str, str]) -> Iterator[OnEpoch]:
+def _tracked(
+    job: Job, on_epoch: OnEpoch | None, tags: Mapping[str, str], inputs: Sequence[Mapping[str, Any]]
+) -> Iterator[OnEpoch]:
     """Give a callback that logs an epoch's metrics, by one writer: this process; and hands them on."""
     from wildray import runlog
 
@@ -275,7 +278,8 @@ def _tracked(job: Job, on_epoch: OnEpoch | None, tags: Mapping[str, str]) -> Ite
     tags = {"stage": "pretrain", "pairs": job.pairs, **tags}
     with runlog.open_in(tracking, job.store.root, job.run, tags) as log:
         log.params(job.config.model_dump(mode="json", exclude={"simulate"}))
-        log.input(**lineage(job))
+        for each in inputs:
+            log.input(**each)
 
         def follow(metrics: Mapping[str, float]) -> None:
             log.metrics(metrics, step=int(metrics["epoch"]))

@@ -7,6 +7,7 @@ this as a value. Decoded images stay in the process between calls, since decodin
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,18 @@ class Probe:
 
     def __init__(self, config: Config, store: Store, data: str) -> None:
         self._config, self._store, self._data = config, store, data
+
+    def lineage(self) -> dict[str, Any]:
+        """What it measures on, for ``RunLog.input``."""
+        protocol = _protocol(self._config, self._store, self._data)
+        facts = {
+            "num_images": len(protocol.identities),
+            "num_identities": len(np.unique(protocol.identities)),
+            "num_queries": len(protocol.queries),
+            "eval": self._config.eval.model_dump(mode="json"),
+        }
+        uri = str(self._store.path("labelled", self._data))
+        return {"name": "labelled", "digest": self._data, "context": "evaluation", "uri": uri, "facts": facts}
 
     def __call__(self, backbone: nn.Module) -> dict[str, float]:
         """Measure; the backbone's mode, weights and device are left as they are.
