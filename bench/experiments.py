@@ -4,8 +4,9 @@ In: runs, in order of priority, each a configuration, its pairs, a budget of ima
 file for every finished run in a folder; what is there is not run again, what was stopped goes on from its checkpoint.
 Beside a page ``docs/NAME.md`` the runs are recorded in ``docs/runs/NAME.md``, from where another machine goes on.
 Runs go through ``run_training``, the loop that Ray's workers run, without Ray: several processes with one thread each.
-On a small machine that gives more than one process with all threads, and since every run is measured in the same way,
-their images per second compare with each other (not with a run that has the machine to itself).
+On a small machine that gives more than one process with all threads, and processes fill a GPU that one leaves idle.
+Since every run is measured in the same way, their images per second compare with each other (not with a run that has
+the machine to itself).
 
 Methods see different numbers of views of a sample, so equal batches would be unequal budgets. Here every method sees
 the same number of images in a step and in all: with twice the views a sample, a batch has half the samples. Counted is
@@ -36,7 +37,7 @@ from typing import Any
 
 import cv2
 
-from bench.measures import Measured, gain, per_individual
+from bench.measures import Measured, fastest, gain, per_individual
 from bench.record import Result, Results, commit, machine, page_of_runs, read_results, restore
 from wildray.config import Config
 from wildray.errors import StageError
@@ -130,7 +131,7 @@ def execute(run: Run, folder: Path) -> None:
     try:
         with run.store.lease(f"models-{run.name}"):
             claim_run(config, run.store, run.name)
-            run_training(job, Place(threads=1))
+            run_training(job, Place(device=fastest(), threads=1))
         result = _result(run, job, per_sample)
     except StageError as error:  # a loss that is not finite is a result too
         logger.exception("%s failed", run.name)
@@ -144,9 +145,10 @@ def execute(run: Run, folder: Path) -> None:
 
 
 def _result(run: Run, job: Job, per_sample: float) -> Result:
+    device = fastest()
     train = job.config.train
-    before = run.measure(first_backbone(job.config).eval().requires_grad_(False))
-    after = run.measure(open_backbone(job.run_dir / "backbone.safetensors").eval().requires_grad_(False))
+    before = run.measure(first_backbone(job.config).to(device).eval().requires_grad_(False))
+    after = run.measure(open_backbone(job.run_dir / "backbone.safetensors").to(device).eval().requires_grad_(False))
     history = job.store.read_json("models", job.run, "history.json")
     finished = job.store.read_json("models", job.run, "result.json")
     num_steps, seconds = int(finished["num_steps"]), float(finished["seconds"])
@@ -235,7 +237,9 @@ def command(bench: Bench, arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path(".bench"), help="folder of data, runs and results")
     parser.add_argument("--only", nargs="*", default=["*"], metavar="NAME", help="runs to do, such as 'simclr-*'")
     parser.add_argument("--max-minutes", type=float, help="stop after so long; the same command goes on")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, a thread each")
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="runs at a time, a thread each; all on the GPU where there is one"
+    )
     parser.add_argument(
         "--table",
         type=Path,

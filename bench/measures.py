@@ -95,6 +95,11 @@ def measured(vectors: Float32, table: Columns, protocols: Mapping[str, EvalConfi
     return Measured(figures, *first)
 
 
+def fastest() -> torch.device:
+    """Where benches compute: on the GPU, where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def interval(values: Float64, identity: Int64) -> tuple[float, float]:
     """Interval of the mean over queries, by bootstrap over identities."""
     drawn = intervals({"mean": values}, identity, num_bootstrap=NUM_BOOTSTRAP, confidence=CONFIDENCE, seed=0)

@@ -18,7 +18,7 @@ import numpy as np
 
 from bench.animals import Animals, open_animals
 from bench.experiments import IMAGES_PER_STEP, Bench, Run, command
-from bench.measures import Float32, Measured, Retrieval, each_query, gain, interval, measured, per_individual
+from bench.measures import Float32, Measured, Retrieval, each_query, fastest, gain, interval, measured, per_individual
 from bench.methods import LABEL_FREE, OVERRIDES, PRECISION, SEEDS, SUPERVISED
 from bench.pages import MISSING, origin, over, speed, table, with_interval
 from bench.record import Result, Results, commit, machine
@@ -128,7 +128,7 @@ def _starts(animals: Animals, folder: Path) -> dict[str, Result]:
     """Results of the network before training and of its whitened features; none where they are there."""
     if (folder / "whitened.json").is_file():
         return {}
-    backbone = load_backbone(Config.load(overrides=START).backbone).eval().requires_grad_(False)
+    backbone = load_backbone(Config.load(overrides=START).backbone).to(fastest()).eval().requires_grad_(False)
     vectors = {
         split: unit_vectors(backbone, _retrieval(animals, split).images(backbone.image_size), batch_size=64)
         for split in animals.imports

@@ -29,7 +29,7 @@ def origin(results: Results, *, command: str) -> str:
     seeds = sorted({int(result["seed"]) for result in results.values()})
     return (
         f"Made by `{command}` at commit {', '.join(commits) or 'none yet'} (a plus: with changes not yet committed) on "
-        f"CPUs with two runs at a time, a thread each ({'; '.join(machines) or 'none yet'}); seeds "
+        f"{'; '.join(machines) or 'none yet'} with several runs at a time, a thread each; seeds "
         f"{', '.join(map(str, seeds)) or 'none yet'}. Seconds and images per second are of the runs on "
         f"{usual_machine(results)} alone, on which other work ran at times: they compare roughly, and within this page "
         "only."

@@ -43,7 +43,9 @@ def commit() -> str:
 
 
 def machine() -> str:
-    """The processor, and what torch makes of it."""
+    """The GPU where there is one, else the processor and what torch makes of it."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text().splitlines() if facts.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -60,6 +61,8 @@ class Trainer:
     def __init__(self, job: Job, place: Place, probe: Probe | None) -> None:
         self.job, self.place, self.probe, self.train_config = job, place, probe, job.config.train
         torch.set_num_threads(place.threads)
+        if place.device.type == "cuda":  # else cuBLAS may sum in another order each time
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         filling: Any = torch.utils.deterministic  # has properties, which type checkers do not know of modules
         # else every new tensor is filled with NaN first: 22 ms of a million numbers, and memory of what is not touched
