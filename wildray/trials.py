@@ -24,6 +24,19 @@ ENDED = ("finished", "stopped", "failed")
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a trial of a population took its weights from.
+
+    Attributes:
+        donor: The trial whose weights it began with.
+        epoch: Measurements that they had behind them.
+    """
+
+    donor: str
+    epoch: int
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """One trial: some settings with one seed.
 
@@ -45,6 +58,7 @@ class TrialRecord:
         history: What each measurement found, as in the run's ``history.json``.
         began_at: Unix time in seconds of the first attempt.
         ended_at: Of the end; None before.
+        origin: Where its first weights are from, where it took them over; its history begins with theirs.
     """
 
     trial: str
@@ -64,6 +78,7 @@ class TrialRecord:
     history: tuple[Mapping[str, float], ...] = field(default=())
     began_at: float | None = None
     ended_at: float | None = None
+    origin: Origin | None = None
 
     @property
     def ended(self) -> bool:
@@ -109,6 +124,8 @@ class Ledger:
         content = self.store.read_json("sweeps", self.sweep, "trials", f"{trial}.json")
         try:
             content["history"], content["startup_s"] = tuple(content["history"]), tuple(content["startup_s"])
+            origin = content.get("origin")
+            content["origin"] = None if origin is None else Origin(**origin)
             return TrialRecord(**content)
         except (TypeError, KeyError):
             path = self.store.path("sweeps", self.sweep, "trials", f"{trial}.json")

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,6 +107,17 @@ def test_a_run_leaves_weights_history_result_and_two_checkpoints(pair_store):
     assert result["loss"] == history[-1]["loss"]
     assert len(checkpoints(job.run_dir)) == 2
     assert json.loads((job.run_dir / ".progress.json").read_text())["num_steps"] == 18
+
+
+def test_a_run_that_stops_on_the_way_and_goes_on_equals_one_that_does_not(pair_store):
+    whole = job_of(pair_store, "whole")
+    loop.run_training(whole, Place())
+    for until in (1, 2, None):
+        job = replace(job_of(pair_store, "parts"), until=until)
+        assert loop.run_training(job, Place()).epoch == (until or 3)
+        assert json.loads((job.run_dir / "result.json").read_text())["epochs"] == (until or 3)
+    first, second = weights(pair_store, "whole"), weights(pair_store, "parts")
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_a_run_killed_between_its_last_checkpoint_and_its_history_has_both(pair_store, monkeypatch):

@@ -2,8 +2,9 @@ import pytest
 
 from wildray.errors import StoreError
 from wildray.store import Store
+from wildray.sweep.dimension import Dimension
 from wildray.sweep.outcome import not_better_than, ranked
-from wildray.sweep.spec import Budget, Dimension, Objective, SweepSpec
+from wildray.sweep.spec import Budget, Objective, SweepSpec
 from wildray.trials import Ledger, TrialRecord
 
 SPEC = SweepSpec(name="s", search={"a": Dimension(grid=(1,))}, budget=Budget(images=1), seeds=(0, 1))

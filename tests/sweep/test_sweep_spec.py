@@ -4,10 +4,13 @@ import pytest
 import yaml
 
 from wildray.errors import ConfigError
-from wildray.sweep.spec import Dimension, SweepSpec, ordered
+from wildray.sweep.dimension import Dimension, ordered
+from wildray.sweep.spec import SweepSpec
 
 TUNING = Path(__file__).parent.parent.parent / "tuning"
 LEAST = {"search": {"mine.min_iou": [0.1, 0.3]}, "budget": {"images": 1000}}
+
+POPULATION = {"search": {"train.learning_rate": [0.1, 0.2]}, "scheduler": {"kind": "pbt"}}
 
 
 def load(tmp_path, content, **overrides):
@@ -67,6 +70,9 @@ def test_settings_lie_over_base_and_base_over_the_preset(tmp_path):
         ({"base": {"train": {"labels": "x.csv"}}}, "give the individuals as data"),
         ({"base": {"train": {"epoch": 3}}}, "train.epoch"),
         ({"name": "a/b"}, "cannot be the name"),
+        ({"scheduler": {"kind": "pbt"}}, "mine.min_iou cannot change in the middle of a training"),
+        (POPULATION | {"seeds": [0, 1]}, "pbt goes with algorithm grid or random, one seed"),
+        (POPULATION | {"scheduler": {"kind": "pbt", "interval": 5}}, "expected less than budget.measurements"),
     ],
 )
 def test_what_does_not_hold_is_told(tmp_path, changes, words):

@@ -147,6 +147,34 @@ def test_a_broken_trial_is_a_row_with_its_reason(tmp_path, reserve, root):
         assert reason in run_of.data.tags["wildray.status"]
 
 
+def test_a_population_exchanges_and_goes_on_when_killed(tmp_path, reserve, root):
+    search = {"train.learning_rate": {"loguniform": [1e-4, 1e-2]}, "method.temperature": [0.1, 0.2, 0.4]}
+    path = sweep_file(
+        tmp_path, reserve, "evolved", search=search, algorithm={"kind": "random"},
+        scheduler={"kind": "pbt", "interval": 2}, budget={**BUDGET, "measurements": 3, "trials": 3},
+    )  # fmt: skip
+    process = subprocess.Popen(command(path, root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(45)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    result = run(path, root)
+    assert (result["num_trials"], result["num_finished"], result["num_stopped"]) == (4, 3, 1)
+    records = {record.trial: record for record in Ledger(Store.open(root), "evolved").all()}
+    (branch,) = [record for record in records.values() if record.origin is not None]
+    donor = records[branch.origin.donor]
+    assert (branch.origin.epoch, branch.status) == (2, "finished")
+    assert branch.history[:2] == donor.history[:2]
+    assert branch.settings != donor.settings
+    client, parent, children = tracked(root, "evolved")
+    assert set(children) == set(records)
+    for name, one in children.items():
+        assert one.info.status == "FINISHED"
+        assert one.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        steps = [metric.step for metric in client.get_metric_history(one.info.run_id, "mAP")]
+        assert steps == [epoch["epoch"] for epoch in records[name].history]
+    assert donor.trial in children[branch.trial].data.tags["donor"]
+
+
 def test_optuna_supervised_and_seeds(tmp_path, reserve, root):
     search = {
         "train.method": ["arcface", "simclr"],

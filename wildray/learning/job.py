@@ -46,12 +46,20 @@ class Job:
         store: Where everything lies.
         run: Name of the run.
         pairs: Digest of the pairs, or of the labelled images that are trained on in their place (``train.labels``).
+        until: Epochs after which it stops, while the learning rate is laid out over all; None: it goes on to the end.
     """
 
     config: Config
     store: Store
     run: str
     pairs: str
+    until: int | None = None
+
+    @property
+    def last_epoch(self) -> int:
+        """Epochs that are done when it stops."""
+        epochs = self.config.train.epochs
+        return epochs if self.until is None else min(epochs, self.until)
 
     @property
     def run_dir(self) -> Path:

@@ -160,7 +160,7 @@ class Trainer:
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "images_per_s": num_images / max(state.epoch_s, 1e-9),
         }
-        last = state.epoch + 1 == train.epochs
+        last = state.epoch + 1 == self.job.last_epoch
         metrics |= self.measure(probing=last or bool(train.probe_every and (state.epoch + 1) % train.probe_every == 0))
         metrics["seconds"] = state.epoch_s + time.monotonic() - began
         state.total_s += metrics["seconds"]
@@ -242,7 +242,7 @@ def run_training(
     probe: Probe | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> State:
-    """Train to the end, from the newest checkpoint or from the beginning.
+    """Train to the end, or to ``job.until``, from the newest checkpoint or from the beginning.
 
     Args:
         job: What is trained.
@@ -260,7 +260,7 @@ def run_training(
     try:
         if trainer.state.history:
             trainer.write_history()  # killed just after a checkpoint, the run's last epoch is not in it yet
-        while trainer.state.epoch < job.config.train.epochs:
+        while trainer.state.epoch < job.last_epoch:
             trainer.run_epoch()
             metrics = trainer.end_epoch()
             if on_epoch is not None:

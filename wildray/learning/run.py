@@ -93,12 +93,12 @@ def claim_run(config: Config, store: Store, run: str) -> None:
     store.write_text(config.to_yaml(), "models", run, "config.yaml")
 
 
-def finished_result(config: Config, store: Store, run: str) -> dict[str, Any] | None:
-    """epochs, num_steps, loss, images_per_s and seconds of a run that has done all its epochs; None of another."""
+def finished_result(store: Store, run: str, *, epochs: int) -> dict[str, Any] | None:
+    """epochs, num_steps, loss, images_per_s and seconds of a run that has done so many epochs; None of another."""
     if not store.path("models", run, "result.json").is_file():
         return None
     result: dict[str, Any] = store.read_json("models", run, "result.json")
-    return result if result["epochs"] >= config.train.epochs else None
+    return result if result["epochs"] >= epochs else None
 
 
 def _differences(former: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:

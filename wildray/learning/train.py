@@ -83,6 +83,7 @@ def pretrain(
     probe: Probe | None = None,
     on_epoch: OnEpoch | None = None,
     tags: Mapping[str, str] | None = None,
+    until: int | None = None,
 ) -> PretrainResult:
     """Train a backbone on the store's pairs, or on labelled images (``train.labels``).
 
@@ -95,6 +96,8 @@ def pretrain(
         on_epoch: Called in this process, by another thread, with the flat metrics of each epoch as it ends; not with
             those of epochs that an earlier attempt ended.
         tags: Further tags of the tracked run.
+        until: Epochs after which the run stops; called again with more, it goes on as if it had not. The learning rate
+            is laid out over ``train.epochs`` all the same.
 
     Raises:
         ConfigError: A name is unknown, the run exists with other settings, the workers do not divide the batch, or the
@@ -115,19 +118,21 @@ def pretrain(
         pairs = str(config.train.labels or config.train.pairs)
         check_settings(config, store, run)
         check_newest(store.path("models", run), shard_of(config, Place(num_workers=workers)))
-        done = finished_result(config, store, run)
+        job = Job(config, store, run, pairs, until)
+        done = finished_result(store, run, epochs=job.last_epoch)
         if done is None:
             check_samples(config, store, pairs, kind)
             if not ray.is_initialized():
                 ray.init()
             scaling = _scaling(config)
+            former = begun_settings(store, run)
             claim_run(config, store, run)
-            if store.path("models", run, "result.json").is_file():
+            if former is not None and former["train"]["epochs"] < train.epochs:
                 logger.info("pretrain %s: more epochs than before: the learning rate is laid out anew over all", run)
             what = "pairs" if train.labels is None else "labelled images"
             logger.info("pretrain %s: %s on %s, %s %s", run, train.method, config.backbone.name, what, pairs)
-            _train(Job(config, store, run, pairs), scaling, probe, on_epoch=on_epoch, tags=tags or {})
-            done = finished_result(config, store, run)
+            _train(job, scaling, probe, on_epoch=on_epoch, tags=tags or {})
+            done = finished_result(store, run, epochs=job.last_epoch)
             assert done is not None, "training ended without a result"
         else:
             logger.info("pretrain %s: finished before, nothing to do", run)
@@ -172,15 +177,15 @@ def _train(
     """Run attempts until training is finished; raises what a worker raised."""
     scratch = job.run_dir / ".ray"
     history = job.run_dir / "history.json"
-    num_known = len(json.loads(history.read_text())) if history.is_file() else 0
+    known = json.loads(history.read_text()) if history.is_file() else []
     (job.run_dir / ".progress.json").unlink(missing_ok=True)
     if job.config.scale.min_workers is not None:
         # Ray Train waits so long for all of an elastic range before it begins with those that are there; unset, minutes
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
     method = job.config.train.method
     inputs = [lineage(job), *([probe.lineage()] if isinstance(probe, KnowsData) else [])]
-    tracked = _tracked(job, on_epoch, tags, inputs)
-    with tracked as follow, Follower(job.run_dir, follow, num_known=num_known, method=method):
+    tracked = _tracked(job, on_epoch, tags, inputs, known)
+    with tracked as follow, Follower(job.run_dir, follow, num_known=len(known), method=method):
         former = None
         for attempt in range(MAX_RESTARTS + 1):
             trainer = TorchTrainer(
@@ -266,9 +271,16 @@ def _scaling(config: Config) -> ScalingConfig:
 
 @contextlib.contextmanager
 def _tracked(
-    job: Job, on_epoch: OnEpoch | None, tags: Mapping[str, str], inputs: Sequence[Mapping[str, Any]]
+    job: Job,
+    on_epoch: OnEpoch | None,
+    tags: Mapping[str, str],
+    inputs: Sequence[Mapping[str, Any]],
+    known: Sequence[Mapping[str, float]],
 ) -> Iterator[OnEpoch]:
-    """Give a callback that logs an epoch's metrics, by one writer: this process; and hands them on."""
+    """Give a callback that logs an epoch's metrics, by one writer: this process; and hands them on.
+
+    Epochs that are known are logged first, where they are not yet: a process that was killed could not say them all.
+    """
     from wildray import runlog
 
     tracking = job.config.tracking
@@ -280,6 +292,8 @@ def _tracked(
         log.params(job.config.model_dump(mode="json", exclude={"simulate"}))
         for each in inputs:
             log.input(**each)
+        for epoch in known:
+            log.metrics(epoch, step=int(epoch["epoch"]))
 
         def follow(metrics: Mapping[str, float]) -> None:
             log.metrics(metrics, step=int(metrics["epoch"]))

@@ -19,6 +19,7 @@ from wildray.learning.batch import Crops, Facts
 from wildray.learning.job import make_method
 from wildray.store import Store
 from wildray.sweep.budget import with_work, work_of
+from wildray.sweep.population import boundaries
 from wildray.sweep.space import Settings, all_settings
 from wildray.sweep.spec import SweepSpec
 from wildray.trials import Ledger
@@ -112,15 +113,17 @@ def plan(spec: SweepSpec, store: Store | None, *, concurrency: int) -> Plan:
         images = work.num_steps * work.batch_size * work.images_per_sample
         trials.append(PlannedTrial(settings, seed, work.num_steps, images, seconds))
     startup_s = median([part for record in known for part in record.startup_s] or [STARTUP_S])
-    each_s = fmean(trial.seconds + startup_s if trial.problem is None else 0.0 for trial in trials)
-    if known:
+    population = spec.scheduler.kind == "pbt"  # starts again after each exchange, and records are of parts of a budget
+    starts = len(boundaries(spec.budget.measurements, spec.scheduler.interval)) if population else 1
+    each_s = fmean(trial.seconds + starts * startup_s if trial.problem is None else 0.0 for trial in trials)
+    if known and not population:
         each_s = fmean(record.seconds for record in known)
     num_trials = (spec.budget.trials or 0) * len(spec.seeds) if spec.algorithm.kind == "optuna" else len(trials)
     hours = num_trials * each_s / max(1, concurrency) / 3600
     held = spec.resources.workers * spec.resources.cpus
     return Plan(
         tuple(trials), num_trials, len(mining), len(backbones), concurrency, hours, num_trials * each_s * held / 3600,
-        f"{len(known)} trials of this sweep" if known else f"{STEPS} steps of each kind on this machine",
+        f"{STEPS} steps of each kind here" if population or not known else f"{len(known)} trials of this sweep",
     )  # fmt: skip
 
 

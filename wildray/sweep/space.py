@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from wildray.errors import ConfigError
-from wildray.sweep.spec import Dimension, SweepSpec, ordered
+from wildray.sweep.dimension import Dimension, ordered
+from wildray.sweep.spec import SweepSpec
 
 Settings = dict[str, Any]
 MAX_GRID = 10_000
@@ -33,13 +34,13 @@ def all_settings(spec: SweepSpec) -> list[Settings]:
         return found if spec.budget.trials is None else found[: spec.budget.trials]
     assert spec.budget.trials is not None, "checked when the file was read"
     rng = np.random.default_rng(spec.algorithm.seed)
-    drawn: dict[str, Settings] = {}
+    distinct: dict[str, Settings] = {}
     for _ in range(50 * spec.budget.trials):  # small spaces have fewer settings than were asked for
         settings = _draw(spec.search, rng)
-        drawn.setdefault(key_of(settings), settings)
-        if len(drawn) == spec.budget.trials:
+        distinct.setdefault(key_of(settings), settings)
+        if len(distinct) == spec.budget.trials:
             break
-    return list(drawn.values())
+    return list(distinct.values())
 
 
 def suggested(search: Mapping[str, Dimension], trial: Any) -> Settings:
@@ -88,10 +89,11 @@ def _grid(search: Mapping[str, Dimension]) -> list[Settings]:
 def _draw(search: Mapping[str, Dimension], rng: np.random.Generator) -> Settings:
     names = ordered(search)
     # every dimension is drawn, also where it does not matter: a draw does not change with the conditions
-    return _with_conditions(search, names, [_drawn(search[name], rng) for name in names])
+    return _with_conditions(search, names, [drawn(search[name], rng) for name in names])
 
 
-def _drawn(dimension: Dimension, rng: np.random.Generator) -> Any:
+def drawn(dimension: Dimension, rng: np.random.Generator) -> Any:
+    """A value of a dimension at random."""
     low, high = dimension.values[0], dimension.values[-1]
     if dimension.integers is not None:
         return int(rng.integers(low, high, endpoint=True))

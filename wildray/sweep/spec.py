@@ -6,83 +6,51 @@ configuration, so that a slip is found before the first hour of work and not in 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 
 from wildray.config import Config, field_names, read_mapping
 from wildray.config.section import Section
 from wildray.errors import ConfigError, nearest
 from wildray.store import check_run_name
+from wildray.sweep.dimension import Dimension, ordered
 
-KINDS = ("grid", "choice", "uniform", "loguniform", "integers")
 MEASURES = ("mAP", "cmc_1")
 """What is measured on the validation individuals as training goes on."""
 FIXED = ("train.pairs", "train.labels", "train.epochs", "train.epoch_size", "train.seed", "mine.detections")
 """What the sweep itself decides."""
 UPSTREAM = ("simulate", "detect")
 """Sections that are worked on once for all trials."""
-
-
-class Dimension(Section):
-    """One setting that is searched."""
-
-    grid: tuple[Any, ...] | None = None
-    """Every one of these values."""
-    choice: tuple[Any, ...] | None = None
-    """One of these values at random."""
-    uniform: tuple[float, float] | None = None
-    """A number between these two."""
-    loguniform: tuple[float, float] | None = None
-    """A number between these two, as often from each power of ten."""
-    integers: tuple[int, int] | None = None
-    """A whole number between these two, both included."""
-    when: dict[str, Any] = Field(default_factory=dict)
-    """Other searched names to the value (or list of values) at which this setting matters; else it keeps its base."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_list(cls, value: object) -> object:
-        return {"grid": value} if isinstance(value, list | tuple) else value
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        given = [kind for kind in KINDS if getattr(self, kind) is not None]
-        if len(given) != 1:
-            raise ValueError(f"got {' and '.join(given) or 'no values'}, expected one of {', '.join(KINDS)}")
-        values = getattr(self, given[0])
-        if not values:
-            raise ValueError(f"got an empty {given[0]}, expected at least one value")
-        if self.is_range and (not all(map(math.isfinite, values)) or values[0] >= values[1]):
-            raise ValueError(f"got {given[0]} {list(values)}, expected a smaller and a larger number")
-        if self.loguniform is not None and self.loguniform[0] <= 0:
-            raise ValueError(f"got loguniform {list(values)}, expected numbers above 0")
-        return self
-
-    @property
-    def is_range(self) -> bool:
-        """Whether it is an interval of numbers and not a list of values."""
-        return self.grid is None and self.choice is None
-
-    @property
-    def values(self) -> tuple[Any, ...]:
-        """The values of a list, or both ends of an interval."""
-        return next(values for kind in KINDS if (values := getattr(self, kind)) is not None)
+TAKEN_OVER = (
+    *(f"augment.{name}" for name in ("min_crop", "color_jitter", "grayscale", "blur", "flip", "erase", "tighten")),
+    *(f"method.{name}" for name in ("temperature", "momentum", "margin", "scale")),
+    *(f"train.{name}" for name in ("learning_rate", "clip_norm")),
+)
+"""Settings that may change in the middle of a training: no shape and no order of samples hangs on them."""
 
 
 class Scheduler(Section):
     """Which trials are ended early."""
 
-    kind: Literal["none", "asha"] = "none"
+    kind: Literal["none", "asha", "pbt"] = "none"
     """none: every trial gets the whole budget. asha: the worse ones end at rungs (asynchronous successive halving,
-    arXiv 1810.05934)."""
+    arXiv 1810.05934). pbt: at every exchange the worse ones go on from weights of better ones, with settings near
+    theirs (population-based training, arXiv 1711.09846)."""
     grace: int = Field(1, ge=1)
     """asha: measurements before a trial may be ended."""
     reduction: float = Field(3.0, gt=1)
     """asha: of those that reach a rung, one in so many goes on."""
+    interval: int = Field(1, ge=1)
+    """pbt: measurements between exchanges."""
+    quantile: float = Field(0.25, gt=0, le=0.5)
+    """pbt: share of the trials that ends at an exchange, and of those whose weights are taken over."""
+    factor: float = Field(1.25, gt=1)
+    """pbt: a setting that is taken over is multiplied or divided by this, or moves a place in its list."""
+    resample: float = Field(0.25, ge=0, le=1)
+    """pbt: probability that it is drawn anew instead."""
 
 
 class Algorithm(Section):
@@ -255,22 +223,27 @@ class SweepSpec(Section):
                 f"{path}: scheduler.grace: got {self.scheduler.grace}, expected at most budget.measurements, which is "
                 f"{self.budget.measurements}."
             )
+        if self.scheduler.kind == "pbt":
+            self._check_population(path)
         if base.train.labels is not None:
             raise ConfigError(f"{path}: train.labels is the sweep's own: give the individuals as data: metadata.csv.")
 
-
-def ordered(search: Mapping[str, Dimension]) -> list[str]:
-    """Names of what is searched, each after those it depends on.
-
-    Raises:
-        ConfigError: Two depend on each other.
-    """
-    done: list[str] = []
-    left = list(search)
-    while left:
-        ready = [name for name in left if all(other in done for other in search[name].when)]
-        if not ready:
-            raise ConfigError(f"search: {' and '.join(left)} depend on each other.")
-        done += ready
-        left = [name for name in left if name not in ready]
-    return done
+    def _check_population(self, path: Path) -> None:
+        fixed = [name for name in self.search if name not in TAKEN_OVER]
+        if fixed:
+            raise ConfigError(
+                f"{path}: search: {fixed[0]} cannot change in the middle of a training, which scheduler pbt wants; it "
+                f"searches {', '.join(TAKEN_OVER)}."
+            )
+        if any(dimension.when for dimension in self.search.values()):
+            raise ConfigError(f"{path}: search: scheduler pbt knows no conditions (when): leave them out.")
+        if self.algorithm.kind == "optuna" or len(self.seeds) > 1 or self.objective[0].metric not in MEASURES:
+            raise ConfigError(
+                f"{path}: scheduler pbt goes with algorithm grid or random, one seed, and an objective of "
+                f"{' or '.join(MEASURES)}."
+            )
+        if self.scheduler.interval >= self.budget.measurements:
+            raise ConfigError(
+                f"{path}: scheduler.interval: got {self.scheduler.interval}, expected less than budget.measurements, "
+                f"which is {self.budget.measurements}."
+            )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 import logging
 import time
@@ -22,17 +21,18 @@ import ray
 from wildray.config import Config
 from wildray.errors import ConfigError, StageError
 from wildray.labelled import open_labelled
-from wildray.learning.methods import method_class
 from wildray.retrieval.metrics import chance
 from wildray.retrieval.splits import make_protocol
 from wildray.store import Store
 from wildray.sweep import tracked
 from wildray.sweep.outcome import Setting, not_better_than, ranked, tested
-from wildray.sweep.search import OptunaStudy, PlannedSearch, Point
-from wildray.sweep.shared import Attempts, pairs_of, prepare, untrained
-from wildray.sweep.space import all_settings, key_of
+from wildray.sweep.points import planned, shareable
+from wildray.sweep.population import evolve
+from wildray.sweep.search import OptunaStudy, PlannedSearch
+from wildray.sweep.shared import prepare, untrained
+from wildray.sweep.space import key_of
 from wildray.sweep.spec import SweepSpec
-from wildray.sweep.trial import Context, Trial, record_of, trial_of
+from wildray.sweep.trial import Context, point_of, trial_of
 from wildray.sweep.tuner import room_for, tune_trials, worker_cpus
 from wildray.tracking import shown
 from wildray.trials import Ledger, TrialRecord
@@ -108,74 +108,38 @@ def sweep(spec: SweepSpec, store: Store) -> SweepResult:
     return result
 
 
-def planned(context: Context, ledger: Ledger) -> list[Trial]:
-    """Every trial of a grid or of random settings, in order; none for Optuna, which decides as it goes.
-
-    Every one has a record then; of settings that do not go together, a failed one, and they are left out.
-    """
-    if context.spec.algorithm.kind == "optuna":
-        return []
-    trials = []
-    for settings in all_settings(context.spec):
-        for seed in context.spec.seeds:
-            record = record_of(settings, seed, context)
-            if record.status == "failed" or ledger.read(record.trial) is None:
-                ledger.write(record)
-            if record.status == "failed":
-                logger.warning("sweep: %s failed: %s", record.trial, record.reason)
-            else:
-                trials.append(trial_of(settings, seed, context))
-    return trials
-
-
-def shareable(trials: Sequence[Trial], context: Context, ledger: Ledger) -> list[Trial]:
-    """Make what trials share, each part once; those that lack a part that cannot be made fail, the others are left."""
-    store, data, name = context.store, context.shared.parts.validation.digest, context.spec.name
-    mining, measuring, left = Attempts(), Attempts(), []
-    for trial in trials:
-        config, reason = trial.config, None
-        if not method_class(config.train.method).supervised:
-            reason = mining.failed(config.mine.digest(), functools.partial(pairs_of, config, store))
-        if reason is None:
-            measure = functools.partial(untrained, [config], store, name, data)
-            reason = measuring.failed(config.backbone.digest(), measure)
-        if reason is None:
-            left.append(trial)
-        else:
-            logger.warning("sweep: %s failed: %s", trial.name, reason)
-            ledger.change(trial.name, began_at=time.time())
-            ledger.end(trial.name, "failed", reason)
-    context.shared.seconds.update(mine=mining.seconds, untrained=measuring.seconds)
-    return left
-
-
 def _run(context: Context, ledger: Ledger) -> None:
     """Make what the planned trials share, then run those that have not ended."""
     spec = context.spec
     trials = planned(context, ledger)
     ended = {record.trial for record in ledger.all() if record.ended}
     left = shareable([trial for trial in trials if trial.name not in ended], context, ledger)
+    if spec.scheduler.kind == "pbt":
+        lost = {record.trial for record in ledger.all() if record.status == "failed"} - {trial.name for trial in left}
+        evolve([trial for trial in trials if trial.name not in lost], context)
+        return
     known = ledger.all()
     if spec.algorithm.kind == "optuna":
         search: PlannedSearch = _study(spec, known)
         num_trials = (spec.budget.trials or 0) * len(spec.seeds)
         num_points = num_trials - len(ended)
     else:
-        points = [_point(trial) for trial in left]
+        points = [point_of(trial) for trial in left]
         search, num_trials, num_points = PlannedSearch(points, spec), len(trials), len(points)
     if num_points > 0:
-        tune_trials(context, search, num_points=num_points, num_trials=num_trials, known=known)
-
-
-def _point(trial: Trial | TrialRecord) -> Point:
-    return {"settings": dict(trial.settings), "seed": trial.seed}
+        hours = spec.budget.hours
+        tune_trials(context, search, num_points=num_points, num_trials=num_trials, known=known, hours=hours)
 
 
 def _study(spec: SweepSpec, records: Sequence[TrialRecord]) -> OptunaStudy:
     values = {setting.setting: _values(setting, spec) for setting in ranked(records, spec)}
     settings = {record.setting: dict(record.settings) for record in records if record.status != "failed"}
     known = [(found, values.get(setting)) for setting, found in settings.items()]
-    return OptunaStudy(spec, known=known, done=[key_of(_point(record)) for record in records if record.ended])
+    return OptunaStudy(
+        spec,
+        known=known,
+        done=[key_of({"settings": dict(record.settings), "seed": record.seed}) for record in records if record.ended],
+    )
 
 
 def _values(setting: Setting, spec: SweepSpec) -> list[float]:
@@ -264,7 +228,7 @@ def _measured(records: Sequence[TrialRecord], context: Context) -> list[Config]:
     found = []
     for record in records:
         with contextlib.suppress(ConfigError):  # of a former version of the file
-            trial = trial_of(dict(record.settings), record.seed, context)
+            trial = trial_of(dict(record.settings), record.seed, context, record.origin)
             if record.history and trial.name == record.trial:
                 found.append(trial.config)
     return found

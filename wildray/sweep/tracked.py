@@ -54,6 +54,7 @@ def trial_tags(spec: SweepSpec, store: Store, trial: Trial | TrialRecord) -> dic
         "setting": trial.setting,
         "seed": str(trial.seed),
         **{f"search.{name}": str(value) for name, value in trial.settings.items()},
+        **({} if trial.origin is None else {"donor": f"{trial.origin.donor}, measurement {trial.origin.epoch}"}),
         **_under(parent_id),
     }
 

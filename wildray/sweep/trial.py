@@ -9,6 +9,7 @@ tells of an epoch up to two seconds later; so a resumed trial reports each epoch
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -31,7 +32,7 @@ from wildray.sweep.shared import Shared, pairs_of, setting_config
 from wildray.sweep.space import Settings
 from wildray.sweep.spec import SweepSpec
 from wildray.sweep.tracked import trial_tags
-from wildray.trials import Ledger, TrialRecord
+from wildray.trials import Ledger, Origin, TrialRecord
 
 NAMED_BY = ("mine", "backbone", "augment", "method", "train")
 """Sections on which a trial's outcome depends."""
@@ -70,6 +71,7 @@ class Trial:
         seed: Of weights, order and augmentation.
         config: Of its run; without pairs.
         work: Its budget.
+        origin: Where its first weights are from; None: drawn from the seed, or the configuration's.
     """
 
     name: str
@@ -78,9 +80,10 @@ class Trial:
     seed: int
     config: Config
     work: Work
+    origin: Origin | None = None
 
 
-def trial_of(settings: Settings, seed: int, context: Context) -> Trial:
+def trial_of(settings: Settings, seed: int, context: Context, origin: Origin | None = None) -> Trial:
     """Work a point of the search out.
 
     Raises:
@@ -93,16 +96,31 @@ def trial_of(settings: Settings, seed: int, context: Context) -> Trial:
     facts = {name: getattr(config, name).model_dump(mode="json") for name in NAMED_BY}
     facts["eval"] = config.eval.model_dump(mode="json")
     facts["validation"] = shared.parts.validation.digest
+    if origin is not None:
+        facts["origin"] = dataclasses.asdict(origin)
     setting = _digest({**facts, "train": {**facts["train"], "seed": None}})
     scale = config.scale.model_copy(update={"cpus_per_worker": context.cpus_per_worker})
     config = config.model_copy(update={"scale": scale})
-    return Trial(f"{spec.name}-{_digest(facts)}", setting, settings, seed, config, work)
+    return Trial(f"{spec.name}-{_digest(facts)}", setting, settings, seed, config, work, origin)
 
 
-def record_of(settings: Settings, seed: int, context: Context) -> TrialRecord:
+def point_of(trial: Trial | TrialRecord, *, until: int | None = None) -> dict[str, Any]:
+    """What a Tune actor is told of a trial; ``until``: measurements after which it stops for now."""
+    origin = None if trial.origin is None else dataclasses.asdict(trial.origin)
+    return {"settings": dict(trial.settings), "seed": trial.seed, "origin": origin, "until": until}
+
+
+def record_of_point(point: Mapping[str, Any], context: Context) -> TrialRecord:
+    """``record_of`` of what a Tune actor is told."""
+    origin = point.get("origin")
+    origin = None if origin is None else Origin(**origin)
+    return record_of(dict(point["settings"]), int(point["seed"]), context, origin)
+
+
+def record_of(settings: Settings, seed: int, context: Context, origin: Origin | None = None) -> TrialRecord:
     """The record of a point of which nothing is known: waiting, or failed where its settings do not go together."""
     try:
-        trial = trial_of(settings, seed, context)
+        trial = trial_of(settings, seed, context, origin)
     except ConfigError as error:
         name, setting = _digest([settings, seed]), _digest(settings)
         reason, now_s = str(error), time.time()
@@ -116,6 +134,7 @@ def record_of(settings: Settings, seed: int, context: Context) -> TrialRecord:
         settings=trial.settings,
         images_per_epoch=trial.work.images_per_epoch,
         num_epochs=trial.work.epochs,
+        origin=origin,
     )
 
 
@@ -123,25 +142,24 @@ def run_trial(point: Mapping[str, Any], *, context: Context) -> None:
     """What a Tune actor does: train, measure, report; what an earlier start measured is reported first.
 
     Args:
-        point: ``settings`` and ``seed``.
+        point: As ``point_of`` gives it, or ``settings`` and ``seed`` alone.
         context: What all trials share.
 
     Raises:
         WildrayError: The trial cannot be run; its record says why.
     """
-    settings, seed, ledger = dict(point["settings"]), int(point["seed"]), context.ledger
-    record = record_of(settings, seed, context)
+    ledger, record = context.ledger, record_of_point(point, context)
     if ledger.read(record.trial) is None or record.status == "failed":
         ledger.write(record)
-    trial = trial_of(settings, seed, context)
+    trial = trial_of(dict(record.settings), record.seed, context, record.origin)
     try:
-        _train(trial, context, begun_s=time.time())
+        _train(trial, context, until=point.get("until"), begun_s=time.time())
     except WildrayError as error:  # of others the sweep hears from Tune: one that is being ended raises too
         ledger.end(trial.name, "failed", str(error))
         raise
 
 
-def _train(trial: Trial, context: Context, *, begun_s: float) -> None:
+def _train(trial: Trial, context: Context, *, until: int | None, begun_s: float) -> None:
     ledger, store = context.ledger, context.store
     record = ledger.read(trial.name)
     assert record is not None, "written by the caller"
@@ -175,10 +193,14 @@ def _train(trial: Trial, context: Context, *, begun_s: float) -> None:
         tune.report({**metrics, "trial": trial.name, "seconds": seconds})
 
     counted: list[bool] = []
-    pretrain(config, store, run=trial.name, probe=probe, on_epoch=on_epoch, tags=trial_tags(context.spec, store, trial))
+    tags = trial_tags(context.spec, store, trial)
+    pretrain(config, store, run=trial.name, probe=probe, on_epoch=on_epoch, tags=tags, until=until)
     seconds = record.seconds + time.time() - begun_s
     ledger.change(trial.name, seconds=seconds, core_hours=seconds * held_cpus / 3600)
-    ledger.end(trial.name, "finished")
+    if until is None or until >= trial.work.epochs:
+        ledger.end(trial.name, "finished")
+    else:
+        ledger.change(trial.name, status="waiting", history=ledger.history(trial.name))
 
 
 def with_samples(config: Config, store: Store) -> tuple[Config, int]:

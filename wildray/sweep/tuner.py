@@ -23,7 +23,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 from wildray.errors import ConfigError
 from wildray.sweep.search import PlannedSearch
 from wildray.sweep.spec import Resources, SweepSpec
-from wildray.sweep.trial import Context, record_of, run_trial
+from wildray.sweep.trial import Context, record_of_point, run_trial
 from wildray.trials import TrialRecord
 
 logger = logging.getLogger(__name__)
@@ -162,8 +162,7 @@ class Recorder(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record why it failed, where it did not itself: its process died."""
-        point = trial.config
-        name = record_of(dict(point["settings"]), int(point["seed"]), self._context).trial
+        name = record_of_point(trial.config, self._context).trial
         record = self._context.ledger.read(name)
         if record is not None and record.status != "failed":
             self._context.ledger.end(name, "failed", _last_line(trial))
@@ -178,7 +177,13 @@ class Recorder(Callback):
 
 
 def tune_trials(
-    context: Context, search: PlannedSearch, *, num_points: int, num_trials: int, known: Sequence[TrialRecord]
+    context: Context,
+    search: PlannedSearch,
+    *,
+    num_points: int,
+    num_trials: int,
+    known: Sequence[TrialRecord],
+    hours: float | None,
 ) -> None:
     """Run points until none is left or time is up; what came of them is in the ledger.
 
@@ -188,6 +193,7 @@ def tune_trials(
         num_points: How many at the most.
         num_trials: Trials of the sweep in all, for what is told.
         known: Records of trials that have begun, in any start.
+        hours: After which no trial is begun and those under way are ended; None: it takes what it takes.
     """
     spec = context.spec
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
@@ -204,7 +210,7 @@ def tune_trials(
             scheduler=scheduler,
             num_samples=num_points,
             max_concurrent_trials=concurrency,
-            time_budget_s=None if spec.budget.hours is None else 3600 * spec.budget.hours,
+            time_budget_s=None if hours is None else 3600 * hours,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
