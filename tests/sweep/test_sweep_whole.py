@@ -1,5 +1,6 @@
 """Whole sweeps through the command, on two cores and a reserve of a few videos; slow."""
 
+import contextlib
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
@@ -109,6 +111,19 @@ def test_a_sweep_shares_halves_tests_and_is_tracked(tmp_path, reserve, root):
     assert [record.ended_at for record in Ledger(store, "halved").all()] == [record.ended_at for record in records]
 
 
+def kill_a_training_worker(process: subprocess.Popen, *, within_s: float = 120.0) -> None:
+    """SIGKILL of the first process that trains."""
+    end_s = time.monotonic() + within_s
+    while time.monotonic() < end_s and process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "TrainWorker" in " ".join(child.cmdline()):
+                    child.kill()
+                    return
+        time.sleep(0.2)
+    pytest.fail("no worker was seen")
+
+
 def test_a_killed_sweep_goes_on(tmp_path, reserve, root):
     path = sweep_file(tmp_path, reserve, "killed", search={"train.learning_rate": [0.001, 0.002, 0.003]})
     seed = int(os.environ.get("WILDRAY_TEST_SEED", "0"))
@@ -117,7 +132,11 @@ def test_a_killed_sweep_goes_on(tmp_path, reserve, root):
         time.sleep(random.Random(f"{seed} {moment}").uniform(15, 60))
         process.send_signal(signal.SIGKILL)
         process.wait()
-    result = run(path, root)
+    process = subprocess.Popen(command(path, root), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    kill_a_training_worker(process)
+    out, err = process.communicate()
+    assert process.returncode == 0, err[-4000:]
+    result = json.loads(out.splitlines()[-1])
     assert (result["num_trials"], result["num_finished"]) == (3, 3)
     client, _, children = tracked(root, "killed")
     assert len(children) == 3
