@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 EXTRAS ?= cpu,dev,deepspeed,postgres
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install demo test slow soak lint format clean
+.PHONY: install demo test slow soak postgres lint format clean
 
 install: $(STAMP)
 
@@ -23,8 +23,14 @@ demo: install  ## the whole flow on a simulated reserve, into ./demo
 test: install  ## everything that takes less than minutes
 	$(BIN)/python -m pytest -q
 
-slow: install  ## what takes minutes
+slow: install postgres  ## what takes minutes
 	$(BIN)/python -m pytest -q -m slow
+
+# for the one test that logs to it, which says so and is skipped where this cannot install it
+postgres:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && { apt-get install -qq -y postgresql || { apt-get update -qq && apt-get install -qq -y postgresql; }; } >/dev/null 2>&1; } \
+	  || echo "PostgreSQL is not there and could not be installed" >&2
 
 soak: install  ## what takes an hour and more
 	$(BIN)/python -m pytest -q -m soak --timeout 14400

@@ -24,7 +24,10 @@ DOORS = {
     "ray": {
         "wildray/mining/detect.py",
         "wildray/mining/mine.py",
+        "wildray/learning/attempts.py",
+        "wildray/learning/entry.py",
         "wildray/learning/train.py",
+        "wildray/learning/worker.py",
         "wildray/learning/ray_ingest.py",
         "wildray/retrieval/embed.py",
         "wildray/sweep/search.py",

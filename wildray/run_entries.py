@@ -42,6 +42,9 @@ class Entries:
             self._metrics(client, entry)
         elif entry["do"] == "inputs":
             self._inputs(client, entry["values"])
+        elif entry["do"] == "experiment_tag":
+            experiment_id = client.get_run(self.run_id).info.experiment_id
+            client.set_experiment_tag(experiment_id, entry["name"], entry["value"])
         elif entry["do"] == "close":
             client.set_terminated(self.run_id, status=entry["status"], end_time=entry["time_ms"])
         elif Path(entry["path"]).is_dir():

@@ -143,10 +143,15 @@ class RunLog:
     @property
     def url(self) -> str | None:
         """Where the run is seen: on the server, or on the one that ``wildray mlflow`` starts; None without a run."""
+        return None if self.experiment_url is None else f"{self.experiment_url}/runs/{self.run_id}"
+
+    @property
+    def experiment_url(self) -> str | None:
+        """Where the run's experiment is seen; None without a run."""
         if self.run_id is None or self._uri is None:
             return None
         server = self._uri.rstrip("/") if self._uri.startswith("http") else "http://127.0.0.1:5000"
-        return f"{server}/#/experiments/{self._experiment_id}/runs/{self.run_id}"
+        return f"{server}/#/experiments/{self._experiment_id}"
 
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters; nested mappings become dotted names.
@@ -179,6 +184,10 @@ class RunLog:
         """
         value = {"name": name, "digest": digest, "uri": uri, "context": context, "facts": dict(facts)}
         self._write({"do": "inputs", "values": [json.loads(json.dumps(value, default=str))]})
+
+    def experiment_tag(self, name: str, value: str) -> None:
+        """Give the run's experiment a tag; one of that name is overwritten."""
+        self._write({"do": "experiment_tag", "name": name, "value": value})
 
     def artifact(self, path: str | os.PathLike[str], folder: str = "") -> None:
         """Copy a file, or a folder with what is in it, to a folder of the run's artefacts."""

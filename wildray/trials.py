@@ -23,6 +23,10 @@ ENDED = ("finished", "stopped", "failed")
 """finished: the whole budget. stopped: by the scheduler. failed: with a reason."""
 
 
+FAILED = "failed"
+"""In a trial's last report to Tune: why it cannot be run."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a trial of a population took its weights from.

@@ -15,9 +15,10 @@ import torch
 from learning_store import DETECTIONS_DIGEST, PAIRS_DIGEST, make_store, tiny_config
 
 from wildray.errors import ConfigError, StageError
+from wildray.learning.attempts import _interruptible
 from wildray.learning.first_backbone import open_backbone
 from wildray.learning.placing import check_shares, cpu_share, place_workers
-from wildray.learning.train import _interruptible, pretrain
+from wildray.learning.train import pretrain
 from wildray.schema import DETECTIONS, PAIRS
 
 
@@ -108,7 +109,7 @@ def trained(monkeypatch):
         job.store.write_text(json.dumps(result), "models", job.run, "result.json")
 
     monkeypatch.setattr("wildray.learning.train._train", train)
-    monkeypatch.setattr("wildray.learning.train._scaling", lambda config: None)
+    monkeypatch.setattr("wildray.learning.train.scaling_of", lambda config: None)
     monkeypatch.setattr("ray.is_initialized", lambda: True)
     return seen
 

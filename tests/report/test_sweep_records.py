@@ -16,6 +16,7 @@ from synthetic_sweep import (
     sweep_of,
 )
 
+from wildray.report.sweeps.bins import bins_of
 from wildray.report.sweeps.compared import heat_axes
 from wildray.report.sweeps.groups import ranked_settings
 from wildray.report.sweeps.importance import importance
@@ -27,7 +28,8 @@ def test_the_matrix_is_the_mean_over_everything_else() -> None:
     settings = [{"a": a, "b": b, "c": c} for a in (1, 2) for b in ("2s", "1min") for c in ("x", "y")]
     values = np.arange(8) / 10
     made = [record(f"t{i}", s, value=values[i]) for i, s in enumerate(settings)]
-    found = matrix(made, "a", "b", rows=["1", "2"], columns=["2 s", "60 s"])
+    found = matrix(sweep_of(made, {"a": [1, 2], "b": ["2s", "1min"]}), made, "a", "b")
+    assert (found.rows, found.columns) == (("1", "2"), ("2 s", "60 s"))
     np.testing.assert_allclose(found.values, values.reshape(2, 2, 2).mean(axis=2))
     np.testing.assert_array_equal(found.counts, 2)
     assert not found.partial.any()
@@ -40,7 +42,8 @@ def test_finished_trials_alone_make_a_cell_where_there_are_any() -> None:
         stopped(record("t3", {"a": 1, "b": 2}, value=0.4), 4),
         stopped(record("t4", {"a": 1, "b": 2}, value=0.6), 4),
     ]
-    found = matrix([*made, *other, record("t5", {"a": 1}, value=0.1)], "a", "b", rows=["1", "2"], columns=["1", "2"])
+    everything = [*made, *other, record("t5", {"a": 1}, value=0.1)]
+    found = matrix(sweep_of(everything, {"a": [1, 2], "b": [1, 2]}), everything, "a", "b")
     np.testing.assert_allclose(found.values, [[0.4, 0.5], [np.nan, np.nan]])
     np.testing.assert_array_equal(found.counts, [[2, 2], [0, 0]])
     np.testing.assert_array_equal(found.totals, [[3, 2], [0, 0]])
@@ -79,10 +82,28 @@ def test_axes_of_the_heat_map(search: dict[str, list[Any]], axes: tuple[str, str
     assert heat_axes(sweep_of(made, search)) == axes
 
 
-def test_intervals_of_numbers_are_no_axes() -> None:
+def test_intervals_of_numbers_are_axes_with_bins() -> None:
     rates = {"train.learning_rate": {"loguniform": [1e-4, 1e-1]}}
     made = [record(f"t{i}", {"train.learning_rate": 0.01 / (i + 1), "mine.min_iou": 0.1 * (i + 1)}) for i in range(4)]
-    assert heat_axes(sweep_of(made, rates | {"mine.min_iou": [0.1, 0.2, 0.3, 0.4]})) is None
+    sweep = sweep_of(made, rates | {"mine.min_iou": [0.1, 0.2, 0.3, 0.4]})
+    assert heat_axes(sweep) == ("mine.min_iou", "train.learning_rate")
+    assert sweep.cells("train.learning_rate") == ["0.0001 to 0.0032", "0.0032 to 0.1"]
+    found = matrix(sweep, made, "mine.min_iou", "train.learning_rate")
+    np.testing.assert_array_equal(found.counts, [[0, 1], [0, 1], [0, 1], [1, 0]])
+
+
+def test_bins_hold_their_values() -> None:
+    for kind, ends in (("uniform", [5, 50]), ("loguniform", [1e-4, 1e-1]), ("integers", [1, 12])):
+        bins = bins_of({kind: ends}, num_trials=100)
+        assert bins is not None
+        assert (len(bins.labels), bins.edges[0], bins.edges[-1]) == (5, *map(float, ends))
+        assert bins.label(ends[0]) == bins.label(ends[0] - 1) == bins.labels[0]
+        assert bins.label(ends[1]) == bins.label(ends[1] + 1) == bins.labels[-1]
+    assert bins.labels == ["1 to 3", "4 to 5", "6 to 7", "8 to 9", "10 to 12"]
+    assert [bins.label(value) for value in (3, 4, 9, 10)] == ["1 to 3", "4 to 5", "8 to 9", "10 to 12"]
+    assert bins_of({"integers": [1, 2]}, num_trials=100).labels == ["1", "2"]
+    assert bins_of({"grid": [1, 2]}, num_trials=9) is None
+    assert bins_of({"loguniform": [0, 2]}, num_trials=9) is None
 
 
 def test_importance_finds_the_setting_that_matters() -> None:

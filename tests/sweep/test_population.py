@@ -57,12 +57,13 @@ class World:
         self.ledger = Ledger(self.store, self.spec.name)
         self.ran: list[tuple[str, int]] = []
         self.broken: set[float] = set()
+        self.reports: list[dict] = []
         monkeypatch.setattr(population, "tune_trials", self.tune)
         monkeypatch.setattr(trial, "pretrain", self.pretrain)
         monkeypatch.setattr(trial, "with_samples", self.with_samples)
         monkeypatch.setattr(trial, "make_probe", lambda *_: None)
         monkeypatch.setattr(trial, "trial_tags", lambda *_: {})
-        monkeypatch.setattr(trial.tune, "report", lambda _: None)
+        monkeypatch.setattr(trial.tune, "report", self.reports.append)
 
     @property
     def founders(self):
@@ -73,10 +74,7 @@ class World:
 
     def tune(self, context, search, **_):
         while (point := search.suggest("")) != "FINISHED":
-            try:
-                run_trial(point, context=context)
-            except StageError:
-                continue
+            run_trial(point, context=context)
 
     def pretrain(self, config, store, *, run, until, on_epoch, **_):
         if config.train.learning_rate in self.broken:
@@ -151,6 +149,7 @@ def test_a_trial_that_fails_is_replaced(tmp_path, monkeypatch):
     evolve(world.founders, world.context)
     records = world.ledger.all()
     assert world.ledger.read(first.name).status == "failed"
+    assert {"trial": first.name, "failed": "the loss is not finite"} in world.reports
     assert first.name in [move["ended"] for move in world.exchanges()["1"]]
     assert sum(record.status == "finished" for record in records) >= 1
 

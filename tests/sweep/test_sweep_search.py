@@ -24,7 +24,9 @@ def spec(tmp_path, **parts):
 def test_planned_points_come_in_order_and_end(tmp_path):
     points = [{"settings": {"a": number}, "seed": 0} for number in range(2)]
     search = PlannedSearch(points, spec(tmp_path))
-    assert [search.suggest("1"), search.suggest("2"), search.suggest("3")] == [*points, "FINISHED"]
+    found = [search.suggest("1"), search.suggest("2")]
+    assert all(point.pop("asked_at") > 0 for point in found)
+    assert [*found, search.suggest("3")] == [*points, "FINISHED"]
 
 
 def run_all(search, judge):
@@ -65,10 +67,12 @@ def test_optuna_hears_of_failures_and_of_several_objectives(tmp_path):
     search.on_trial_complete("a", None, error=True)
     search.suggest("b")
     search.on_trial_complete("b", {"mAP": 0.5, "seconds": 7.0})
+    search.suggest("c")
+    search.on_trial_complete("c", {"mAP": 0.5, "seconds": 7.0, "failed": "the loss is not finite"})
     states = [trial.state.name for trial in search._study.trials]
-    assert states == ["FAIL", "COMPLETE"]
+    assert states == ["FAIL", "COMPLETE", "FAIL"]
     assert search._study.trials[1].values == [0.5, 7.0]
-    assert set(point) == {"settings", "seed"}
+    assert set(point) == {"settings", "seed", "asked_at"}
 
 
 def known(name, *values):

@@ -117,7 +117,7 @@ def kill_a_training_worker(process: subprocess.Popen, *, within_s: float = 120.0
     while time.monotonic() < end_s and process.poll() is None:
         for child in psutil.Process(process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if "TrainWorker" in " ".join(child.cmdline()):
+                if any(name in " ".join(child.cmdline()) for name in ("TrainWorker", "ImplicitFunc")):
                     child.kill()
                     return
         time.sleep(0.2)

@@ -1,1 +1,1 @@
-"""Pairs in, a backbone out: views, networks, methods and the training loop [Ray Train stands only in train]."""
+"""Pairs in, a backbone out: views, networks, methods and the training loop [Ray Train: attempts and worker alone]."""

@@ -1,9 +1,8 @@
-"""The stage pretrain: pairs in, a backbone out, on one worker or many [Ray Train V2].
+"""The stage pretrain: pairs in, a backbone out, on one worker or many.
 
-In: the configuration, a store with pairs, the run's name. Out: ``models/<run>/`` and a small result. The workers of a
-``TorchTrainer`` run ``loop.run_training``; Ray places them, sets up torch.distributed and notices their death. A run
-that was killed goes on from its newest checkpoint when it is run again under its name; each attempt is a new Ray Train
-run, since what Ray Train would restore may lag behind and, killed while it writes, may not be readable at all.
+In: the configuration, a store with pairs, the run's name. Out: ``models/<run>/`` and a small result. What is left to
+the data is settled here, workers are started by ``attempts``, and what they write is followed, shown and logged. A run
+that was killed goes on from its newest checkpoint when it is run again under its name.
 """
 
 from __future__ import annotations
@@ -11,31 +10,24 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
-import shutil
-import signal
-import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-import ray.train
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer, get_device
+from ray.train import ScalingConfig
 
 from wildray.config import Config
-from wildray.errors import ConfigError, StageError, nearest, user_error
-from wildray.learning.checkpoint import check_newest, checkpoints
+from wildray.errors import ConfigError, StageError, nearest
+from wildray.learning.attempts import scaling_of, train_here, train_on_ray
+from wildray.learning.checkpoint import check_newest
 from wildray.learning.first_backbone import check_backbone
 from wildray.learning.follow import Follower
 from wildray.learning.ingest import check_labels, check_samples, warn_of_unread
 from wildray.learning.job import Job, KnowsData, Place, Probe
 from wildray.learning.labels import with_imported_labels
-from wildray.learning.loop import run_training
 from wildray.learning.methods import method_class
-from wildray.learning.placing import check_shares, place_workers
+from wildray.learning.placing import check_shares
 from wildray.learning.records import lineage
 from wildray.learning.run import begun_settings, check_settings, claim_run, finished_result
 from wildray.learning.settled import with_settled_background, with_settled_places
@@ -46,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 OnEpoch = Callable[[Mapping[str, float]], None]
 """Takes the flat metrics of an epoch."""
-MAX_RESTARTS = 3
-"""Times that training goes on by itself after a worker died."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +74,7 @@ def pretrain(
     on_epoch: OnEpoch | None = None,
     tags: Mapping[str, str] | None = None,
     until: int | None = None,
+    in_process: bool = False,
 ) -> PretrainResult:
     """Train a backbone on the store's pairs, or on labelled images (``train.labels``).
 
@@ -98,6 +89,7 @@ def pretrain(
         tags: Further tags of the tracked run.
         until: Epochs after which the run stops; called again with more, it goes on as if it had not. The learning rate
             is laid out over ``train.epochs`` all the same.
+        in_process: Whether to train in this process, which has what a worker needs, and not in Ray Train's workers.
 
     Raises:
         ConfigError: A name is unknown, the run exists with other settings, the workers do not divide the batch, or the
@@ -124,7 +116,7 @@ def pretrain(
             check_samples(config, store, pairs, kind)
             if not ray.is_initialized():
                 ray.init()
-            scaling = _scaling(config)
+            scaling = None if in_process else scaling_of(config)
             former = begun_settings(store, run)
             claim_run(config, store, run)
             if former is not None and former["train"]["epochs"] < train.epochs:
@@ -172,101 +164,24 @@ def _pairs_of(config: Config, store: Store, run: str) -> str:
 
 
 def _train(
-    job: Job, scaling: ScalingConfig, probe: Probe | None, *, on_epoch: OnEpoch | None, tags: Mapping[str, str]
+    job: Job,
+    scaling: ScalingConfig | None,
+    probe: Probe | None,
+    *,
+    on_epoch: OnEpoch | None,
+    tags: Mapping[str, str],
 ) -> None:
-    """Run attempts until training is finished; raises what a worker raised."""
-    scratch = job.run_dir / ".ray"
+    """Train to the end, followed and logged; raises what a worker raised."""
     history = job.run_dir / "history.json"
     known = json.loads(history.read_text()) if history.is_file() else []
     (job.run_dir / ".progress.json").unlink(missing_ok=True)
-    if job.config.scale.min_workers is not None:
-        # Ray Train waits so long for all of an elastic range before it begins with those that are there; unset, minutes
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
-    method = job.config.train.method
     inputs = [lineage(job), *([probe.lineage()] if isinstance(probe, KnowsData) else [])]
     tracked = _tracked(job, on_epoch, tags, inputs, known)
-    with tracked as follow, Follower(job.run_dir, follow, num_known=len(known), method=method):
-        former = None
-        for attempt in range(MAX_RESTARTS + 1):
-            trainer = TorchTrainer(
-                _worker,
-                train_loop_config={"job": job, "probe": probe},
-                scaling_config=scaling,
-                run_config=RunConfig(
-                    storage_path=str(scratch), name=uuid.uuid4().hex[:12], failure_config=FailureConfig(max_failures=0)
-                ),
-            )
-            try:
-                with _interruptible():
-                    trainer.fit()
-                break
-            except ray.train.TrainingFailedError as error:
-                for failure in getattr(error, "worker_failures", {}).values():
-                    known = user_error(failure)
-                    if known is not None:
-                        raise known from None
-                # the same words at the same step: trying again will not help
-                state = (_last_line(error), [path.name for path in checkpoints(job.run_dir)])
-                if attempt == MAX_RESTARTS or state == former:
-                    raise StageError(
-                        f"Training of {job.run} failed {attempt + 1} times, lastly with: {_last_line(error)}. "
-                        f"Run the same command again to go on from the last checkpoint."
-                    ) from error
-                former = state
-                logger.warning("a worker died (%s): going on from the last checkpoint", _last_line(error))
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Make an interrupt a KeyboardInterrupt: Ray Train exits on it, by a handler that it leaves behind."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
-    finally:
-        if before is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)
-
-
-def _worker(settings: dict[str, Any]) -> None:
-    """What every worker of a TorchTrainer does; its working directory is another one, paths are absolute."""
-    job, probe = settings["job"], settings["probe"]
-    logging.basicConfig(level=logging.INFO)
-    context = ray.train.get_context()
-    place = Place(
-        rank=context.get_world_rank(),
-        num_workers=context.get_world_size(),
-        device=get_device(),
-        threads=_threads(job.config.scale.cpus_per_worker, context.get_local_world_size()),
-    )
-    run_training(job, place, probe=probe, on_epoch=_report)
-
-
-def _report(metrics: Mapping[str, float]) -> None:
-    ray.train.report(dict(metrics))  # a barrier: no worker runs ahead into an epoch that another is still measuring
-
-
-def _threads(asked: float | None, workers_here: int) -> int:
-    """CPU threads of a worker. Ray sets OMP_NUM_THREADS to 1 where a worker did not ask for CPUs."""
-    if asked is not None:
-        return max(1, int(asked + 0.05))  # a sweep asks for slightly less than whole ones
-    node = ray.get_runtime_context().get_node_id()
-    cpus = next(found["Resources"].get("CPU", 1.0) for found in _nodes() if found["NodeID"] == node)
-    return max(1, int(cpus // workers_here))
-
-
-def _nodes() -> list[dict[str, Any]]:
-    nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
-    return [node for node in nodes() if node["Alive"]]
-
-
-def _scaling(config: Config) -> ScalingConfig:
-    placement = place_workers(config, [node["Resources"] for node in _nodes()])
-    workers: Any = placement.workers  # a range is Ray Train V2's; the types are of the class it takes the place of
-    return ScalingConfig(num_workers=workers, use_gpu=placement.use_gpu, resources_per_worker=placement.resources)
+    with tracked as follow, Follower(job.run_dir, follow, num_known=len(known), method=job.config.train.method):
+        if scaling is None:
+            train_here(job, probe)
+        else:
+            train_on_ray(job, probe, scaling)
 
 
 @contextlib.contextmanager
@@ -302,8 +217,3 @@ def _tracked(
 
         yield follow
         log.artifact(job.run_dir / "config.yaml")
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

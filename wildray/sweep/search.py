@@ -8,6 +8,7 @@ here the study is made anew from the ledger at every start, by asking for what w
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
@@ -17,10 +18,16 @@ from ray.tune.search import Searcher
 
 from wildray.sweep.space import Settings, key_of, suggested
 from wildray.sweep.spec import SweepSpec
+from wildray.trials import FAILED
 
 logger = logging.getLogger(__name__)
 
 Point = dict[str, Any]
+
+
+def stamped(point: Point) -> Point:
+    """A point with the time at which Tune asked for it: from there a trial's start-up counts, processes included."""
+    return {**point, "asked_at": time.time()}
 
 
 class PlannedSearch(Searcher):
@@ -36,8 +43,8 @@ class PlannedSearch(Searcher):
         self._left = deque(points)
 
     def suggest(self, trial_id: str) -> Any:
-        """The next point, or the word that there is none."""
-        return self._left.popleft() if self._left else Searcher.FINISHED
+        """The next point, with when it was asked for, or the word that there is none."""
+        return stamped(self._left.popleft()) if self._left else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing depends on what came of a point."""
@@ -91,7 +98,7 @@ class OptunaStudy(PlannedSearch):
             self._ask()
         point = self._left.popleft()
         self._point_of[trial_id] = point
-        return point
+        return stamped(point)
 
     def _ask(self) -> None:
         trial = self._study.ask()
@@ -112,7 +119,7 @@ class OptunaStudy(PlannedSearch):
             return
         key = key_of(point["settings"])
         trial, names = self._open[key], [one.metric for one in self._spec.objective]
-        if error or result is None or any(name not in result for name in names):
+        if error or result is None or FAILED in result or any(name not in result for name in names):
             if trial is not None:
                 self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
                 self._open[key] = None

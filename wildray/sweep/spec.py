@@ -148,6 +148,11 @@ class SweepSpec(Section):
     split: Split = Split()
     resources: Resources = Resources()
 
+    @property
+    def in_process(self) -> bool:
+        """Whether a trial trains in its own process, and needs no workers of Ray Train."""
+        return self.resources.workers == 1 and self.config().scale.strategy == "ddp"
+
     @classmethod
     def load(cls, path: str | Path, overrides: Mapping[str, object] | None = None) -> Self:
         """Read and check a sweep file.

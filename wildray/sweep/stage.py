@@ -24,7 +24,7 @@ from wildray.labelled import open_labelled
 from wildray.retrieval.metrics import chance
 from wildray.retrieval.splits import make_protocol
 from wildray.store import Store
-from wildray.sweep import tracked
+from wildray.sweep import shared_view, tracked
 from wildray.sweep.outcome import Setting, not_better_than, ranked, tested
 from wildray.sweep.points import planned, shareable
 from wildray.sweep.population import evolve
@@ -85,6 +85,9 @@ def sweep(spec: SweepSpec, store: Store) -> SweepResult:
         shared = prepare(spec, store, workers=max(1, int(sum(node.get("CPU", 0.0) for node in nodes))))
         context = Context(spec, store, shared, worker_cpus(spec.resources))
         with tracked.open_parent(spec, store) as parent:
+            parent.experiment_tag(shared_view.TAG, shared_view.tag_of(spec))
+            if parent.experiment_url is not None:
+                logger.info("sweep %s: MLflow shows it at %s", spec.name, shared_view.address_of(parent.experiment_url))
             parent.params({"sweep": spec.model_dump(mode="json", exclude={"base"})})
             _settle(spec, store, ledger)
             _run(context, ledger)

@@ -1,8 +1,9 @@
 """One trial: some settings with one seed, from the pair set to the last measurement [RAY TUNE].
 
 In: a point of the search, and what all trials share. Out: a run in ``models/``, a record in the sweep's ledger, and a
-report to Tune after each measurement. The function runs in a Tune actor that holds next to no CPU; the training itself
-is a Ray Train job that it starts, as ``wildray pretrain`` does. Measurements reach Tune from this process, as they
+report to Tune after each measurement. The function runs in a Tune actor. Where a trial has one worker, that is it: the
+actor holds the trial's CPUs and GPU and trains. Else it holds next to no CPU, and the training is a Ray Train job that
+it starts, as ``wildray pretrain`` does. Measurements reach Tune from this process, as they
 appear in the run's history, and not through Train's controller, which would need a queue actor for every trial and
 tells of an epoch up to two seconds later; so a resumed trial reports each epoch once.
 """
@@ -21,10 +22,11 @@ from typing import Any
 from ray import tune
 
 from wildray.config import Config
-from wildray.errors import ConfigError, WildrayError
+from wildray.errors import BusyError, ConfigError, WildrayError
 from wildray.labelled import open_labelled
 from wildray.learning.first_backbone import first_backbone
 from wildray.learning.train import pretrain
+from wildray.lease import STALE_S
 from wildray.retrieval.probe import make_probe
 from wildray.store import Store
 from wildray.sweep.budget import Work, with_work, work_of
@@ -32,8 +34,10 @@ from wildray.sweep.shared import Shared, pairs_of, setting_config
 from wildray.sweep.space import Settings
 from wildray.sweep.spec import SweepSpec
 from wildray.sweep.tracked import trial_tags
-from wildray.trials import Ledger, Origin, TrialRecord
+from wildray.trials import FAILED, Ledger, Origin, TrialRecord
 
+LEASE_WAIT_S = 1.5 * STALE_S
+"""For the lease of a trial's former process to become stale."""
 NAMED_BY = ("mine", "backbone", "augment", "method", "train")
 """Sections on which a trial's outcome depends."""
 
@@ -141,22 +145,25 @@ def record_of(settings: Settings, seed: int, context: Context, origin: Origin | 
 def run_trial(point: Mapping[str, Any], *, context: Context) -> None:
     """What a Tune actor does: train, measure, report; what an earlier start measured is reported first.
 
+    A trial that cannot be run says so in its record and in its last report. It raises nothing then: what raises, or
+    dies, is started again by Tune.
+
     Args:
         point: As ``point_of`` gives it, or ``settings`` and ``seed`` alone.
         context: What all trials share.
-
-    Raises:
-        WildrayError: The trial cannot be run; its record says why.
     """
     ledger, record = context.ledger, record_of_point(point, context)
     if ledger.read(record.trial) is None or record.status == "failed":
         ledger.write(record)
-    trial = trial_of(dict(record.settings), record.seed, context, record.origin)
     try:
-        _train(trial, context, until=point.get("until"), begun_s=time.time())
+        trial = trial_of(dict(record.settings), record.seed, context, record.origin)
+        known = ledger.read(record.trial)
+        first = known is not None and known.status == "waiting"  # else its process died, and this one is another
+        begun_s = float(point.get("asked_at", time.time())) if first else time.time()
+        _train(trial, context, until=point.get("until"), begun_s=begun_s)
     except WildrayError as error:  # of others the sweep hears from Tune: one that is being ended raises too
-        ledger.end(trial.name, "failed", str(error))
-        raise
+        ledger.end(record.trial, "failed", str(error))
+        tune.report({"trial": record.trial, FAILED: str(error)})
 
 
 def _train(trial: Trial, context: Context, *, until: int | None, begun_s: float) -> None:
@@ -194,7 +201,18 @@ def _train(trial: Trial, context: Context, *, until: int | None, begun_s: float)
 
     counted: list[bool] = []
     tags = trial_tags(context.spec, store, trial)
-    pretrain(config, store, run=trial.name, probe=probe, on_epoch=on_epoch, tags=tags, until=until)
+    in_process, give_up_s = context.spec.in_process, time.monotonic() + LEASE_WAIT_S
+    while True:
+        try:
+            pretrain(
+                config, store, run=trial.name, probe=probe, on_epoch=on_epoch, tags=tags, until=until,
+                in_process=in_process,
+            )  # fmt: skip
+            break
+        except BusyError:  # of this trial's process on another node, which died
+            if time.monotonic() > give_up_s:
+                raise
+            time.sleep(LEASE_WAIT_S / 60)
     seconds = record.seconds + time.time() - begun_s
     ledger.change(trial.name, seconds=seconds, core_hours=seconds * held_cpus / 3600)
     if until is None or until >= trial.work.epochs:

@@ -1,7 +1,7 @@
 """Ray Tune: as many trials at a time as the cluster has room for, ended early where the scheduler says so [RAY TUNE].
 
-In: what is to be tried and what trials share. Out: records in the ledger. A trial's driver holds next to no CPU, since
-the workers that it starts hold them: drivers with a whole CPU each would take what their own workers wait for. Nothing
+In: what is to be tried and what trials share. Out: records in the ledger. A trial's actor that trains holds the trial's
+CPUs; one that starts workers holds next to none, for with a whole one it would take what its workers wait for. Nothing
 of Tune's own records is kept from one start to the next; a scheduler is told of the trials that ended before.
 """
 
@@ -21,10 +21,11 @@ from ray.tune import Callback, TuneConfig, Tuner
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 
 from wildray.errors import ConfigError
+from wildray.learning.attempts import MAX_RESTARTS
 from wildray.sweep.search import PlannedSearch
 from wildray.sweep.spec import Resources, SweepSpec
 from wildray.sweep.trial import Context, record_of_point, run_trial
-from wildray.trials import TrialRecord
+from wildray.trials import FAILED, TrialRecord
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ DRIVER_CPUS = 0.01
 """What a trial's driver asks for; 0 is refused, and with a whole one drivers and workers wait for each other."""
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no CSV, JSON and TensorBoard files: the ledger and MLflow have all
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that fails reports no mAP
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interrupt ends the command, and the same command goes on
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # of Tune's own state, which nobody reads
     "TUNE_MAX_PENDING_TRIALS_PG": "1",
@@ -72,6 +74,13 @@ def room_for(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> int:
 def worker_cpus(resources: Resources) -> float:
     """CPUs that a training worker asks for: its own without its share of the driver's."""
     return round(resources.cpus - 2 * DRIVER_CPUS / resources.workers, 4)
+
+
+def trial_resources(spec: SweepSpec) -> dict[str, float]:
+    """What a trial's Tune actor asks Ray for: all that the trial gets, or next to nothing where it starts workers."""
+    if not spec.in_process:
+        return {"cpu": DRIVER_CPUS}
+    return {"cpu": worker_cpus(spec.resources), "gpu": float(spec.resources.gpus)}
 
 
 class Halving(AsyncHyperBandScheduler):
@@ -153,6 +162,8 @@ class Recorder(Callback):
         """Record that the scheduler ended it."""
         name = (trial.last_result or {}).get("trial")
         ledger = self._context.ledger
+        if FAILED in (trial.last_result or {}):
+            logger.warning("sweep: %s failed: %s", name, trial.last_result[FAILED])
         if name is not None and name in getattr(self._scheduler, "ended", ()):
             record = ledger.read(name)
             if record is not None and record.status != "finished":
@@ -204,7 +215,7 @@ def tune_trials(
     scratch = context.ledger.folder / ".tune"
     begun = time.monotonic()
     tuner = Tuner(
-        tune.with_resources(tune.with_parameters(_run, context=context), {"cpu": DRIVER_CPUS}),
+        tune.with_resources(tune.with_parameters(_run, context=context), trial_resources(spec)),
         tune_config=TuneConfig(
             search_alg=search,
             scheduler=scheduler,
@@ -218,7 +229,7 @@ def tune_trials(
             storage_path=str(scratch),
             callbacks=[Recorder(context, scheduler, num_trials=num_trials)],
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=0),
+            failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS if spec.in_process else 0),
         ),
     )
     try:

@@ -9,8 +9,6 @@ Shapes: B samples on this worker, D dimensions of the backbone.
 
 from __future__ import annotations
 
-from pytorch_metric_learning.losses import ArcFaceLoss
-from pytorch_metric_learning.reducers import MeanReducer
 from torch import Tensor
 
 from wildray.config import Config
@@ -36,6 +34,10 @@ class ArcFace(Method):
     reads = frozenset({"margin", "scale"})
 
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
+        # here: the library takes a second to import, in every process that knows the methods
+        from pytorch_metric_learning.losses import ArcFaceLoss
+        from pytorch_metric_learning.reducers import MeanReducer
+
         super().__init__(backbone, config, num_identities=num_identities)
         settings = config.method
         self.views = Views((View.of_config(config.augment, source=0, size_px=config.backbone.image_size),))

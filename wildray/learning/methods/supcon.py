@@ -11,8 +11,6 @@ Shapes: B samples on this worker, W workers, P dimensions of the projection.
 from __future__ import annotations
 
 import torch
-from pytorch_metric_learning.losses import SupConLoss
-from pytorch_metric_learning.reducers import MeanReducer
 from torch import Tensor
 
 from wildray.config import Config
@@ -36,6 +34,10 @@ class SupCon(Method):
     reads = frozenset({"temperature", "projection_dim", "hidden_dim"})
 
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
+        # here: the library takes a second to import, in every process that knows the methods
+        from pytorch_metric_learning.losses import SupConLoss
+        from pytorch_metric_learning.reducers import MeanReducer
+
         super().__init__(backbone, config, num_identities=num_identities)
         settings = config.method
         self.views = Views.of(config.augment, kind="self", size_px=config.backbone.image_size)

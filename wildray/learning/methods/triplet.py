@@ -11,10 +11,6 @@ Shapes: B samples on this worker, D dimensions of the backbone.
 
 from __future__ import annotations
 
-from pytorch_metric_learning.distances import CosineSimilarity
-from pytorch_metric_learning.losses import TripletMarginLoss
-from pytorch_metric_learning.miners import TripletMarginMiner
-from pytorch_metric_learning.reducers import MeanReducer
 from torch import Tensor
 
 from wildray.config import Config
@@ -40,6 +36,12 @@ class Triplet(Method):
     reads = frozenset({"margin"})
 
     def __init__(self, backbone: Backbone, config: Config, *, num_identities: int = 0) -> None:
+        # here: the library takes a second to import, in every process that knows the methods
+        from pytorch_metric_learning.distances import CosineSimilarity
+        from pytorch_metric_learning.losses import TripletMarginLoss
+        from pytorch_metric_learning.miners import TripletMarginMiner
+        from pytorch_metric_learning.reducers import MeanReducer
+
         super().__init__(backbone, config, num_identities=num_identities)
         self.views = Views((View.of_config(config.augment, source=0, size_px=config.backbone.image_size),))
         margin = MARGIN if config.method.margin is None else config.method.margin

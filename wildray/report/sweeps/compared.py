@@ -39,21 +39,17 @@ def heat_map(sweep: Sweep) -> Part:
     axes = heat_axes(sweep)
     if axes is None or not sweep.measured:
         return None
-    rows, columns = (sweep.values(name) for name in axes)
-
     label = {"row_label": axes[0], "column_label": axes[1]}
     further = [
         name for name in sweep.varying
         if name not in axes and sweep.is_category(name) and len(sweep.values(name)) <= MAX_PANELS
     ]  # fmt: skip
-    charts = [
-        heat_maps("heatmap", [("all trials", matrix(sweep.measured, *axes, rows=rows, columns=columns))], **label)
-    ]
+    charts = [heat_maps("heatmap", [("all trials", matrix(sweep, sweep.measured, *axes))], **label)]
     for name in further:
         panels = []
         for value in sweep.values(name):
             chosen = [r for r in sweep.measured if name in r.settings and show(r.settings[name]) == value]
-            panels.append((value, matrix(chosen, *axes, rows=rows, columns=columns)))
+            panels.append((value, matrix(sweep, chosen, *axes)))
         charts.append(heat_maps(f"heatmap-{_slug(name)}", panels, **label))
     body: list[Content] = [note(SURVIVORS) if any(r.status == "stopped" for r in sweep.records) else None]
     for chart, heading in zip(charts, [None, *further], strict=True):
@@ -63,12 +59,12 @@ def heat_map(sweep: Sweep) -> Part:
 
 def heat_axes(sweep: Sweep) -> tuple[str, str] | None:
     """(setting of the rows, of the columns): IoU and interval, or the two searched settings with most values."""
-    discrete = [name for name in sweep.search if sweep.is_discrete(name)]
-    if all(name in discrete and sweep.values(name) for name in AXES) and any(name in sweep.varying for name in AXES):
+    cells = {name: sweep.cells(name) for name in sweep.search}
+    if all(cells.get(name) for name in AXES) and any(name in sweep.varying for name in AXES):
         return AXES
     # numbers before words, which make better panels than axes
-    several = [name for name in discrete if name in sweep.varying]
-    ranked = sorted(several, key=lambda name: (-len(sweep.values(name)), sweep.is_category(name)))[:2]
+    several = [name for name in sweep.varying if cells[name]]
+    ranked = sorted(several, key=lambda name: (-len(cells[name]), sweep.is_category(name)))[:2]
     if len(ranked) < 2:
         return None
     first, second = sorted(ranked, key=lambda name: not sweep.is_category(name))  # words are rows: they are long

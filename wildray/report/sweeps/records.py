@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wildray.errors import ConfigError, StoreError, nearest
+from wildray.report.sweeps.bins import Bins, bins_of
 from wildray.store import Store
 from wildray.trials import Ledger, TrialRecord
 from wildray.units import Interval
@@ -134,6 +135,24 @@ class Sweep:
             return True
         return not part(self.search.get(name)) and len(self.values(name)) <= MAX_OBSERVED
 
+    def bins(self, name: str) -> Bins | None:
+        """The bins of a setting that was drawn from an interval; None where it has a list of values."""
+        if self.is_discrete(name):
+            return None
+        return bins_of(part(self.search.get(name)), num_trials=sum(name in r.settings for r in self.measured))
+
+    def cells(self, name: str) -> list[str]:
+        """What a heat map has a row or column for: all values of a setting, or its bins; empty where it has neither."""
+        bins = self.bins(name)
+        if bins is not None:
+            return bins.labels
+        return self.values(name) if self.is_discrete(name) else []
+
+    def cell(self, name: str, value: Any) -> str:
+        """Which of ``cells`` a value belongs to."""
+        bins = self.bins(name)
+        return show(value) if bins is None or number(value) is None else bins.label(float(value))
+
     def is_category(self, name: str) -> bool:
         """Whether a setting's values are words, of which none is more than another."""
         values = [*self.listed(name), *(r.settings[name] for r in self.records if name in r.settings)]
@@ -181,24 +200,23 @@ def mean_of(records: Iterable[TrialRecord], key: str = "mAP") -> Mean | None:
     return Mean(sum(used) / len(used), min(used), max(used), len(used), len(pairs), partial=not full)
 
 
-def matrix(
-    records: Iterable[TrialRecord], row_name: str, column_name: str, *, rows: Sequence[str], columns: Sequence[str]
-) -> Matrix:
-    """Mean mAP for each pair of values, over everything else that varies.
+def matrix(sweep: Sweep, records: Iterable[TrialRecord], row_name: str, column_name: str) -> Matrix:
+    """Mean mAP for each pair of values, or bins, over everything else that varies.
 
     Args:
+        sweep: Says which values there are.
         records: Trials; those without one of the settings are left out.
         row_name: Dotted name of the setting of the rows.
         column_name: That of the columns.
-        rows: (R,) values of the rows, as ``show`` gives them.
-        columns: (C,) values of the columns.
     """
     cells: dict[tuple[str, str], list[TrialRecord]] = {}
     for record in records:
         if row_name in record.settings and column_name in record.settings:
-            place = show(record.settings[row_name]), show(record.settings[column_name])
-            cells.setdefault(place, []).append(record)
-    return filled(rows, columns, {place: mean_of(found) for place, found in cells.items()})
+            row, column = (sweep.cell(name, record.settings[name]) for name in (row_name, column_name))
+            cells.setdefault((row, column), []).append(record)
+    return filled(
+        sweep.cells(row_name), sweep.cells(column_name), {place: mean_of(found) for place, found in cells.items()}
+    )
 
 
 def filled(rows: Sequence[str], columns: Sequence[str], cells: Mapping[tuple[str, str], Mean | None]) -> Matrix:
