@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow as pa
 
@@ -27,6 +30,8 @@ TINY = {
     "tracking.uri": None,
 }
 """Settings of a training that takes a second or two."""
+IMPORT = {"padding": 0.0, "longest_px": 64}
+"""How drawn labelled images are imported."""
 
 
 def tiny_config(*, workers: int = 1, **overrides: object) -> Config:
@@ -129,3 +134,18 @@ def add_backgrounds(store: Store, *, every: int = 10) -> Store:
         write_pack(store, pa.table(columns, schema=PACK), "crops", DETECTIONS_DIGEST, path.name)
     forget_packs()
     return store
+
+
+def write_labels(folder: Path, images, *, camera: bool = True) -> Path:
+    """A metadata.csv of drawn images: (identity, ...) in order."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    columns = ["image_id", "identity", "path", *(["camera_id"] if camera else [])]
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for row, name in enumerate(images):
+            animal = sum(map(ord, name))
+            cv2.imwrite(str(folder / f"{row}.png"), drawn_crop(rng, animal, size_px=48)[..., ::-1])
+            writer.writerow([f"i{row}", name, f"{row}.png", *([f"cam{row % 3}"] if camera else [])])
+    return folder / "metadata.csv"

@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from learning_store import PAIRS_DIGEST, TINY, make_store
-from test_labels import IMPORT, write_labels
+from learning_store import PAIRS_DIGEST, TINY
 
 from wildray.config import Config
-from wildray.labelled import import_labelled
 from wildray.learning import loop
 from wildray.learning.first_backbone import first_backbone
 from wildray.learning.job import Job, Place
@@ -27,16 +25,8 @@ def full_float32():
     torch.backends.cudnn.allow_tf32 = before
 
 
-@pytest.fixture(scope="module")
-def store_and_labels(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gpu")
-    store = make_store(str(folder / "store"), num_pairs=50)
-    names = [f"animal{i % 6}" for i in range(50)]
-    return store, import_labelled(store, write_labels(folder / "l", names), **IMPORT).digest
-
-
-def job_of(store_and_labels, run, method, **settings):
-    store, labels = store_and_labels
+def job_of(both_stores, run, method, **settings):
+    store, labels = both_stores
     given = {"train.method": method, "train.epochs": 2, "train.views": "self" if method == "dino" else "temporal"}
     if METHODS[method].supervised:
         given["train.labels"] = labels
@@ -48,10 +38,10 @@ def job_of(store_and_labels, run, method, **settings):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_losses_and_measures_are_those_of_the_processor(store_and_labels, method):
+def test_losses_and_measures_are_those_of_the_processor(both_stores, method):
     places = {"cpu": Place(), "cuda": Place(device=torch.device("cuda"))}
     histories = {
-        name: loop.run_training(job_of(store_and_labels, f"{method}-{name}", method), place).history
+        name: loop.run_training(job_of(both_stores, f"{method}-{name}", method), place).history
         for name, place in places.items()
     }
     for ours, theirs in zip(histories["cuda"], histories["cpu"], strict=True):
@@ -62,9 +52,9 @@ def test_losses_and_measures_are_those_of_the_processor(store_and_labels, method
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_that_is_gone_on_with_ends_with_the_same_weights(store_and_labels, monkeypatch, method):
+def test_a_run_that_is_gone_on_with_ends_with_the_same_weights(both_stores, monkeypatch, method):
     place = Place(device=torch.device("cuda"))
-    jobs = [job_of(store_and_labels, f"{method}-{name}", method, train__precision="auto") for name in ("whole", "cut")]
+    jobs = [job_of(both_stores, f"{method}-{name}", method, train__precision="auto") for name in ("whole", "cut")]
     loop.run_training(jobs[0], place)
     step = loop.Trainer.step
 
@@ -83,10 +73,10 @@ def test_a_run_that_is_gone_on_with_ends_with_the_same_weights(store_and_labels,
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_transformer_learns_in_bfloat16(store_and_labels, compiled):
+def test_a_transformer_learns_in_bfloat16(both_stores, compiled):
     settings = {"backbone__name": "vit_tiny_patch16_224", "train__epochs": 4, "train__precision": "bf16"}
     job = job_of(
-        store_and_labels, f"vit{compiled}", "simclr", train__compile=compiled, train__recompute=not compiled, **settings
+        both_stores, f"vit{compiled}", "simclr", train__compile=compiled, train__recompute=not compiled, **settings
     )
     history = loop.run_training(job, Place(device=torch.device("cuda"))).history
     assert np.isfinite([epoch["loss"] for epoch in history]).all()

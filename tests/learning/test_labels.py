@@ -1,11 +1,9 @@
-import csv
 from collections import Counter
 from itertools import pairwise
 
-import cv2
 import numpy as np
 import pytest
-from learning_store import drawn_crop, tiny_config
+from learning_store import IMPORT, tiny_config, write_labels
 
 from wildray.errors import ConfigError, DataError, StageError
 from wildray.labelled import import_labelled
@@ -18,23 +16,6 @@ from wildray.learning.methods import METHODS
 from wildray.packs import PackReader
 from wildray.retrieval.evaluate import evaluate
 from wildray.schema import hash64
-
-IMPORT = {"padding": 0.0, "longest_px": 64}
-
-
-def write_labels(folder, images, *, camera=True):
-    """A metadata.csv of drawn images: (identity, ...) in order."""
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    columns = ["image_id", "identity", "path", *(["camera_id"] if camera else [])]
-    with (folder / "metadata.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for row, name in enumerate(images):
-            animal = sum(map(ord, name))
-            cv2.imwrite(str(folder / f"{row}.png"), drawn_crop(rng, animal, size_px=48)[..., ::-1])
-            writer.writerow([f"i{row}", name, f"{row}.png", *([f"cam{row % 3}"] if camera else [])])
-    return folder / "metadata.csv"
 
 
 @pytest.fixture

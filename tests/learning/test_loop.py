@@ -6,10 +6,8 @@ import pytest
 import safetensors.torch
 import torch
 from learning_store import PAIRS_DIGEST, make_store, tiny_config
-from test_labels import IMPORT, write_labels
 
 from wildray.errors import StageError
-from wildray.labelled import import_labelled
 from wildray.learning import loop
 from wildray.learning.checkpoint import checkpoints
 from wildray.learning.crops import read_crops
@@ -27,15 +25,6 @@ def weights(store, run):
 
 def job_of(store, run, **overrides):
     return Job(tiny_config(**overrides), store, run, PAIRS_DIGEST)
-
-
-@pytest.fixture(scope="module")
-def both_stores(tmp_path_factory):
-    """A store with pairs and labelled images, that trainings only add runs to, and the digest of the labels."""
-    folder = tmp_path_factory.mktemp("both")
-    store = make_store(str(folder / "store"), num_pairs=50)
-    names = [f"animal{i % 6}" for i in range(50)]
-    return store, import_labelled(store, write_labels(folder / "l", names), **IMPORT).digest
 
 
 class DeadlyStep:
