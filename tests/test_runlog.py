@@ -81,6 +81,12 @@ def test_artefacts_lie_in_the_store(store: Path, tmp_path: Path) -> None:
     assert [copy.read_bytes() for copy in copies] == [b"png"]
 
 
+def test_a_run_ends_when_it_is_said_to_have_ended(store: Path) -> None:
+    log = open_run(default_uri(store), "e", "late", {})
+    log.close("FINISHED", at_s=1_700_000_000.5)
+    assert client(store).get_run(log.run_id).info.end_time == 1_700_000_000_500
+
+
 def test_the_status_says_how_the_block_ended(store: Path) -> None:
     for error, status in ((None, "FINISHED"), (ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")):
         run = open_run(default_uri(store), "reserve", f"ended-{status}", {})

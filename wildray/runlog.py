@@ -196,14 +196,19 @@ class RunLog:
             return
         self._write({"do": "artifact", "path": str(Path(path).absolute()), "folder": folder})
 
-    def close(self, status: Status = "FINISHED") -> None:
-        """End the run; what could not be logged before is tried once more. A second call does nothing."""
+    def close(self, status: Status = "FINISHED", *, at_s: float | None = None) -> None:
+        """End the run; what could not be logged before is tried once more. A second call does nothing.
+
+        Args:
+            status: How it ended.
+            at_s: When, in seconds of Unix time; default now.
+        """
         if self._closed or self._uri is None:
             return
         if not self._healthy:
             self.connect()
         if self._healthy:
-            self._write({"do": "close", "status": status, "time_ms": int(time.time() * 1000)})
+            self._write({"do": "close", "status": status, "time_ms": int(1000 * (at_s or time.time()))})
         self._closed = True
 
     def connect(self) -> None:

@@ -78,7 +78,7 @@ def log_ended(spec: SweepSpec, store: Store, record: TrialRecord, tags: Mapping[
     }
     final = {f"final/{name}": value for name, value in record.metrics.items() if name.startswith(("mAP", "cmc_"))}
     log.metrics({**cost, **final}, step=0)
-    log.close("FAILED" if record.status == "failed" else "FINISHED")
+    log.close("FAILED" if record.status == "failed" else "FINISHED", at_s=record.ended_at)
 
 
 def log_setting(spec: SweepSpec, store: Store, records: Sequence[TrialRecord]) -> None:
