@@ -5,7 +5,7 @@ from wildray.errors import ConfigError
 from wildray.sweep.search import OptunaStudy, PlannedSearch
 from wildray.sweep.space import key_of
 from wildray.sweep.spec import Resources, SweepSpec
-from wildray.sweep.tuner import Halving, room_for, worker_cpus
+from wildray.sweep.tuner import Halving, room_for, trial_resources, worker_cpus
 from wildray.trials import TrialRecord
 
 
@@ -129,3 +129,14 @@ def test_drivers_and_workers_find_a_place_together():
     for resources, cpus in ((Resources(), 2.0), (Resources(cpus=0.5), 2.0), (Resources(workers=2), 4.0)):
         room = room_for(resources, [{"CPU": cpus}])
         assert room * (resources.workers * worker_cpus(resources) + 0.01) <= cpus
+
+
+def test_a_trial_of_one_worker_holds_all_it_gets_and_one_of_several_next_to_nothing(tmp_path):
+    alone = spec(tmp_path, resources={"workers": 1, "cpus": 4, "gpus": 1})
+    assert alone.in_process
+    assert trial_resources(alone) == {"cpu": 3.98, "gpu": 1.0}
+    several = spec(tmp_path, resources={"workers": 2, "cpus": 4})
+    assert not several.in_process
+    assert trial_resources(several) == {"cpu": 0.01}
+    shared_out = spec(tmp_path, base={"scale": {"strategy": "zero2"}})
+    assert not shared_out.in_process, "DeepSpeed wants a process group"
