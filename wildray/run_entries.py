@@ -105,3 +105,21 @@ class Entries:
                 for value in values
             ],
         )
+
+
+def collided(error: Exception) -> bool:
+    """Whether another writer was making what this one was about to make."""
+    kind = type(error)
+    if kind.__module__.startswith("sqlalchemy"):
+        return kind.__name__ in ("IntegrityError", "ProgrammingError")  # out of reach is an OperationalError
+    return getattr(error, "error_code", "") == "RESOURCE_ALREADY_EXISTS" or "database schema" in str(error)
+
+
+def experiment_id(client: Any, name: str, place: str | None) -> str:
+    """Of the experiment of a name: found, brought back where it was deleted, or made with artefacts in ``place``."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        return str(client.create_experiment(name, artifact_location=place))
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wildray.config import TrackingConfig
-from wildray.run_entries import Entries
+from wildray.run_entries import Entries, collided, experiment_id
 from wildray.spool import Spool, spool_file
 from wildray.tracking import (
     ENVIRONMENT,
@@ -220,7 +220,7 @@ class RunLog:
                 self._connect(self._uri)
                 return
             except Exception as error:  # of MLflow, SQLAlchemy, requests, the file system: none may end a stage
-                if pause_s is None or not _collided(error):
+                if pause_s is None or not collided(error):
                     self._fail(error)
                     return
                 time.sleep(pause_s * random.uniform(0.5, 1.0))
@@ -229,7 +229,7 @@ class RunLog:
         with locked(uri):
             client = tracking_client(uri)
             place = self._artifacts or artifact_place(uri, ".")
-            self._experiment_id = _experiment_id(client, self._experiment, place)
+            self._experiment_id = experiment_id(client, self._experiment, place)
             self._find_or_create(client)
         self._spool.replay(functools.partial(self._apply, client))
         self._healthy = True
@@ -295,20 +295,3 @@ def tracking_client(uri: str) -> Any:
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
-
-
-def _collided(error: Exception) -> bool:
-    """Whether another writer was making what this one was about to make."""
-    kind = type(error)
-    if kind.__module__.startswith("sqlalchemy"):
-        return kind.__name__ in ("IntegrityError", "ProgrammingError")  # out of reach is an OperationalError
-    return getattr(error, "error_code", "") == "RESOURCE_ALREADY_EXISTS" or "database schema" in str(error)
-
-
-def _experiment_id(client: Any, name: str, place: str | None) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        return str(client.create_experiment(name, artifact_location=place))
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
