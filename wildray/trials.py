@@ -1,8 +1,10 @@
 """What is known of each trial, and of the sweep: small files that outlive every process.
 
-In: a store and a sweep's name. Out: ``sweeps/<name>/trials/<trial>.json``, written whole by whoever knows something
-new, and ``sweeps/<name>/sweep.json``, what the page and the next start read. Tune's own records would have to be
-unpickled, hold what Tune thinks of a trial and not what came of it, and are lost where a trial is renamed.
+In: a store and a sweep's name. Out: ``sweeps/<name>/trials/<trial>.json``, written whole by the trial itself while it
+runs; ``stopped/<trial>.json`` beside them, by the sweep, of a trial that it ended; and ``sweeps/<name>/sweep.json``,
+what the page and the next start read. A trial that is ended early does not know it yet and may still write: so the word
+of its end is a file of its own, which holds whatever comes later. Tune's own records would have to be unpickled, hold
+what Tune thinks of a trial and not what came of it, and are lost where a trial is renamed.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ from wildray.errors import StoreError
 from wildray.store import Store
 
 Status = Literal["waiting", "running", "finished", "stopped", "failed"]
-ENDED = ("finished", "stopped", "failed")
 """finished: the whole budget. stopped: by the scheduler. failed: with a reason."""
 
 
@@ -130,10 +131,11 @@ class Ledger:
             content["history"], content["startup_s"] = tuple(content["history"]), tuple(content["startup_s"])
             origin = content.get("origin")
             content["origin"] = None if origin is None else Origin(**origin)
-            return TrialRecord(**content)
+            record = TrialRecord(**content)
         except (TypeError, KeyError):
             path = self.store.path("sweeps", self.sweep, "trials", f"{trial}.json")
             raise StoreError(f"{path} is no record of a trial: it was altered. Remove it and sweep again.") from None
+        return self._as_stopped(record)
 
     def write(self, record: TrialRecord) -> TrialRecord:
         """Keep what is known of a trial; returns it."""
@@ -148,8 +150,33 @@ class Ledger:
         return self.write(dataclasses.replace(record, **changes))
 
     def end(self, trial: str, status: Status, reason: str | None = None) -> TrialRecord:
-        """Record that a trial has ended, with all that its run measured."""
+        """Record that a trial has ended by itself, with all that its run measured."""
         return self.change(trial, status=status, reason=reason, ended_at=time.time(), history=self.history(trial))
+
+    def stop(self, trial: str, reason: str, *, after: int) -> None:
+        """Record that the sweep ended a trial; whatever its process still writes, this is how it ended.
+
+        Args:
+            trial: Its name.
+            reason: In words.
+            after: Measurements that count; what it measured while the word was on its way does not.
+        """
+        content = {"reason": reason, "after": after, "ended_at": time.time()}
+        self.store.write_text(json.dumps(content, indent=1), "sweeps", self.sweep, "stopped", f"{trial}.json")
+
+    def _as_stopped(self, record: TrialRecord) -> TrialRecord:
+        path = self.store.path("sweeps", self.sweep, "stopped", f"{record.trial}.json")
+        if not path.is_file():
+            return record
+        word = self.store.read_json("sweeps", self.sweep, "stopped", path.name)
+        try:
+            history = self.history(record.trial)[: int(word["after"])]
+            reason, ended_at = str(word["reason"]), float(word["ended_at"])
+        except (TypeError, KeyError, ValueError):
+            raise StoreError(
+                f"{path} does not say how a trial ended: it was altered. Remove it and sweep again."
+            ) from None
+        return dataclasses.replace(record, status="stopped", reason=reason, ended_at=ended_at, history=history)
 
     def history(self, trial: str) -> tuple[Mapping[str, float], ...]:
         """Measurements of a trial's run so far."""

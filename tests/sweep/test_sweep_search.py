@@ -93,7 +93,7 @@ def test_halving_ends_the_worse_of_those_that_reach_a_rung(tmp_path):
     assert result(scheduler, "a", 1, 0.5) == "CONTINUE"
     assert result(scheduler, "b", 1, 0.1) == "STOP"
     assert result(scheduler, "c", 1, 0.6) == "CONTINUE"
-    assert scheduler.ended == {"b"}
+    assert scheduler.ended == {"b": 1}
     assert result(scheduler, "c", 2, 0.0) == "CONTINUE", "there is no rung at two"
     assert scheduler.on_trial_result(None, None, {"epoch": 1}) == "CONTINUE"
 

@@ -126,12 +126,16 @@ def kill_a_training_worker(process: subprocess.Popen, *, within_s: float = 120.0
 
 def test_a_killed_sweep_goes_on(tmp_path, reserve, root):
     path = sweep_file(tmp_path, reserve, "killed", search={"train.learning_rate": [0.001, 0.002, 0.003]})
-    seed = int(os.environ.get("WILDRAY_TEST_SEED", "0"))
-    for moment in range(2):
+    ledger = Ledger(Store.open(root, create=True), "killed")
+    rng = random.Random(int(os.environ.get("WILDRAY_TEST_SEED", "0")))
+    for num_begun in (1, 2):  # the third is left for the worker that is killed
         process = subprocess.Popen(command(path, root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(random.Random(f"{seed} {moment}").uniform(15, 60))
+        while process.poll() is None and num_begun > sum(r.began_at is not None for r in ledger.all()):
+            time.sleep(0.1)
+        time.sleep(rng.uniform(0, 4))
         process.send_signal(signal.SIGKILL)
         process.wait()
+        assert sum(record.ended for record in ledger.all()) < 3
     process = subprocess.Popen(command(path, root), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     kill_a_training_worker(process)
     out, err = process.communicate()

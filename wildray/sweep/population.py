@@ -180,7 +180,8 @@ def _carry_out(move: Move, context: Context, *, epoch: int) -> None:
         ledger.write(record)
         ledger.change(move.branch, history=ledger.history(move.branch))
     if ended.status != "failed":
-        ledger.end(move.ended, "stopped", f"after measurement {epoch}: {move.branch} goes on from {move.donor}")
+        reason = f"after measurement {epoch}: {move.branch} goes on from {move.donor}"
+        ledger.stop(move.ended, reason, after=epoch)
     logger.info("sweep: %s ends, %s goes on from %s with %s", move.ended, move.branch, move.donor, dict(move.settings))
 
 

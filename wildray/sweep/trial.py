@@ -179,8 +179,19 @@ def _train(trial: Trial, context: Context, *, until: int | None, begun_s: float)
         num_parameters=num_parameters(config),
     )
     probe = make_probe(config, store, context.shared.parts.validation.digest)
+    held: list[
+        dict[str, Any]
+    ] = []  # the last measurement, until the record says how it ended: then Tune ends the trial
+
+    def report(metrics: Mapping[str, Any]) -> None:
+        told = {**metrics, "trial": trial.name}
+        if metrics["epoch"] < trial.work.epochs:
+            tune.report(told)
+        else:
+            held.append(told)
+
     for epoch in ledger.history(trial.name):
-        tune.report({**epoch, "trial": trial.name})
+        report(epoch)
     held_cpus = context.spec.resources.cpus * context.spec.resources.workers
 
     def on_epoch(metrics: Mapping[str, float]) -> None:
@@ -197,7 +208,7 @@ def _train(trial: Trial, context: Context, *, until: int | None, begun_s: float)
             seconds=seconds,
             core_hours=seconds * held_cpus / 3600,
         )
-        tune.report({**metrics, "trial": trial.name, "seconds": seconds})
+        report({**metrics, "seconds": seconds})
 
     counted: list[bool] = []
     tags = trial_tags(context.spec, store, trial)
@@ -217,6 +228,7 @@ def _train(trial: Trial, context: Context, *, until: int | None, begun_s: float)
     ledger.change(trial.name, seconds=seconds, core_hours=seconds * held_cpus / 3600)
     if until is None or until >= trial.work.epochs:
         ledger.end(trial.name, "finished")
+        tune.report(held[-1])
     else:
         ledger.change(trial.name, status="waiting", history=ledger.history(trial.name))
 

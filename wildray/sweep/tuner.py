@@ -102,7 +102,7 @@ class Halving(AsyncHyperBandScheduler):
             reduction_factor=spec.scheduler.reduction,
             stop_last_trials=False,
         )
-        self.ended: set[str] = set()
+        self.ended: dict[str, int] = {}  # name to measurements
         self._sign = 1.0 if objective.mode == "max" else -1.0
         for record in known:
             for epoch in record.history:
@@ -116,7 +116,7 @@ class Halving(AsyncHyperBandScheduler):
             return goes_on
         word = self._judged(name, result)
         if word != goes_on:
-            self.ended.add(name)
+            self.ended[name] = int(result["epoch"])
         return word
 
     def _judged(self, name: str, result: Mapping[str, Any]) -> str:
@@ -164,11 +164,12 @@ class Recorder(Callback):
         ledger = self._context.ledger
         if FAILED in (trial.last_result or {}):
             logger.warning("sweep: %s failed: %s", name, trial.last_result[FAILED])
-        if name is not None and name in getattr(self._scheduler, "ended", ()):
-            record = ledger.read(name)
-            if record is not None and record.status != "finished":
-                at = f"after measurement {len(ledger.history(name))} of {record.num_epochs}"
-                ledger.end(name, "stopped", f"by the scheduler, {at}")
+        after = getattr(self._scheduler, "ended", {}).get(name)
+        record = ledger.read(str(name)) if after is not None else None
+        if after is not None and record is not None and record.status != "finished":
+            ledger.stop(
+                record.trial, f"by the scheduler, after measurement {after} of {record.num_epochs}", after=after
+            )
         self._told()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
