@@ -223,7 +223,7 @@ class RunLog:
                 if pause_s is None or not collided(error):
                     self._fail(error)
                     return
-                time.sleep(pause_s * random.uniform(0.5, 1.0))
+                time.sleep(pause_s * random.uniform(0.5, 1.0))  # nosec B311 # a pause, no secret
 
     def _connect(self, uri: str) -> None:
         with locked(uri):

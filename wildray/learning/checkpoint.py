@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -149,7 +148,7 @@ def load_newest(
         try:
             file = path if shard is None else path / shard.file_name
             state = State(**torch.load(file, map_location=device, weights_only=True))
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, TypeError) as error:
+        except Exception as error:  # unpickling foreign bytes raises whatever they happen to spell
             logger.warning("The checkpoint %s cannot be read (%s): going on from the one before it.", path, error)
         if agreed(state is not None):
             return state

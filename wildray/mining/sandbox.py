@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
+import subprocess  # nosec B404 # lists of arguments, never a shell
 import sys
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -162,7 +162,7 @@ class FrameSource:
             frugal = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
             environment = {**kept, "PYTHONPATH": code_path, **frugal}
             with theirs:
-                self._process = subprocess.Popen(
+                self._process = subprocess.Popen(  # nosec B603 # this interpreter and a module of ours
                     [
                         sys.executable,
                         "-m",
