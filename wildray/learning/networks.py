@@ -19,7 +19,8 @@ from wildray.errors import ConfigError, WeightsError, nearest
 
 PoolingName = Literal["default", "token", "average", "average_batchnorm"]
 POOLINGS = {"average": "avg", "average_batchnorm": "avg"}
-"""``backbone.pooling`` in timm's words where those are others; an average is normalised after pooling, a class token before."""
+"""``backbone.pooling`` in timm's words where those are others; an average is normalised after pooling, a class token
+before."""
 TRANSFORMER_MODULES = ("vision_transformer", "deit")
 """timm's modules whose models are ``VisionTransformer``."""
 PATCH = re.compile(r"_patch(\d+)_")

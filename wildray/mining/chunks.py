@@ -18,6 +18,9 @@ from wildray.schema import hash64
 STILL_S = 0.5
 """Footage that a still counts for in a chunk, in seconds: about the cost of one frame."""
 
+MAX_WINDOWS = 10_000
+"""Parts that a file is worked on in at most, whatever its header says: 69 days in windows of 600 s."""
+
 Row = dict[str, Any]
 
 
@@ -34,7 +37,8 @@ def windows(row: Mapping[str, Any], window_s: float) -> list[tuple[float, float 
     """
     if row["status"] != "done":
         return []
-    count = max(1, math.ceil((row["duration_s"] or 0.0) / window_s)) if row["kind"] == "video" else 1
+    count = math.ceil((row["duration_s"] or 0.0) / window_s) if row["kind"] == "video" else 1
+    count = min(max(1, count), MAX_WINDOWS)
     starts = [index * window_s for index in range(count)]
     return [(start, starts[index + 1] if index + 1 < count else None) for index, start in enumerate(starts)]
 

@@ -145,4 +145,6 @@ def flag_clocks(rows: Iterable[Mapping[str, Any]], *, now: datetime | None = Non
 
 def natural_key(text: str) -> list[tuple[int, str]]:
     """A sorting key under which IMG_9 stands before IMG_10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+    # by length and digits, not by value: Python refuses to make a number of thousands of digits
+    parts = ((part.lstrip("0"), part) for part in re.split(r"(\d+)", text))
+    return [(len(digits), digits) if part.isdecimal() else (-1, part) for digits, part in parts]

@@ -8,7 +8,6 @@ would merge the ``100EKTAM`` folders that every camera of a maker has.
 
 from __future__ import annotations
 
-import csv
 import glob
 import os
 import re
@@ -17,11 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from urllib.parse import unquote, urlsplit
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from wildray.errors import ConfigError, DataError
 from wildray.mining.clock import natural_key, parse_time, zone_of
+from wildray.mining.manifest import MANIFEST_SUFFIXES, read_manifest
 from wildray.mining.video import Kind
 
 VIDEO_SUFFIXES = frozenset(
@@ -52,7 +49,6 @@ STILL_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".
 PLAYLIST_SUFFIXES = frozenset(
     (".m3u8", ".m3u", ".pls", ".mpd", ".ffconcat", ".xspf", ".asx", ".wax", ".wvx", ".smil", ".sdp")
 )
-MANIFEST_SUFFIXES = frozenset((".csv", ".parquet"))
 
 _CARD_FOLDER = re.compile(r"DCIM|[1-9]\d\d(?=\d*[A-Z_])[0-9A-Z_]{5}")
 """Folders that cameras make themselves (Design rule for Camera File system): counters, not places."""
@@ -225,7 +221,7 @@ def _placed_folder(folder: str) -> str:
 
 
 def _from_manifest(path: str, *, time_zone: str) -> list[MediaItem]:
-    rows = _read_manifest(path)
+    rows = read_manifest(path)
     folder = os.path.dirname(path)
     items = []
     for number, row in enumerate(rows, start=1):
@@ -247,35 +243,3 @@ def _from_manifest(path: str, *, time_zone: str) -> list[MediaItem]:
     if not items:
         raise DataError(f"{path}: the manifest has no rows.")
     return items
-
-
-def _read_manifest(path: str) -> list[dict[str, str]]:
-    try:
-        if path.lower().endswith(".parquet"):
-            table = pq.read_table(path)
-            columns = table.column_names
-            wanted = [name for name in ("uri", "camera_id", "captured_at") if name in columns]
-            raw = table.select(wanted).to_pylist()
-            rows = [{name: _as_text(value) for name, value in row.items()} for row in raw]
-        else:
-            with open(path, newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
-                columns = [name.strip() for name in reader.fieldnames or []]
-                reader.fieldnames = columns
-                rows = [{name: value or "" for name, value in row.items() if name is not None} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
-        raise DataError(
-            f"{path}: not readable as a manifest ({error}). Expected a UTF-8 CSV or Parquet table."
-        ) from None
-    if "uri" not in columns:
-        raise DataError(
-            f"{path}: the manifest has the columns {', '.join(columns) or 'none'}; expected uri, and if wanted "
-            "camera_id and captured_at."
-        )
-    return rows
-
-
-def _as_text(value: object) -> str:
-    """A cell as the CSV form would have it; instants keep their zone."""
-    isoformat = getattr(value, "isoformat", None)
-    return "" if value is None else str(isoformat() if isoformat else value)
