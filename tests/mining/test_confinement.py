@@ -18,10 +18,16 @@ confined = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module")
+def source():
+    with FrameSource(task="escapes:escape") as source:
+        yield source
+
+
 @confined
 @pytest.mark.parametrize("name", ESCAPES)
-def test_nothing_is_reached_from_the_decoding_process(name, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as server, FrameSource(task="escapes:escape") as source:
+def test_nothing_is_reached_from_the_decoding_process(name, source, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
         path = tmp_path / f"{name}-{server.getsockname()[1]}"
         path.write_bytes(b"untouched")
@@ -37,8 +43,8 @@ def test_nothing_is_reached_from_the_decoding_process(name, tmp_path):
 
 @confined
 def test_the_kernel_says_so():
-    with FrameSource(task="escapes:read_status") as source:
-        said = source.probe("/any.mp4", "video")
+    with FrameSource(task="escapes:read_status") as teller:
+        said = teller.probe("/any.mp4", "video")
     assert said == {"NoNewPrivs": "1", "Seccomp": "2"}
 
 
@@ -92,8 +98,8 @@ def test_a_filter_lets_through_what_decoding_needs_and_nothing_else(column, arch
 @pytest.mark.parametrize("name", LIES)
 def test_facts_that_are_none_are_a_row_that_says_so(name, tmp_path):
     (tmp_path / f"{name}.mp4").write_bytes(b"anything")
-    with FrameSource(task="escapes:lie") as source:
-        row = probe(MediaItem(str(tmp_path / f"{name}.mp4"), "video", "cam"), source=source)
+    with FrameSource(task="escapes:lie") as liar:
+        row = probe(MediaItem(str(tmp_path / f"{name}.mp4"), "video", "cam"), source=liar)
     assert row["status"] == "crashed"
     assert "facts that are none" in row["error"]
     assert row["duration_s"] is None
@@ -113,14 +119,14 @@ def test_facts_that_are_none_are_a_row_that_says_so(name, tmp_path):
 )
 def test_numbers_and_words_out_of_range_are_not_believed(header, monkeypatch):
     ours, theirs = socket.socketpair()
-    source = FrameSource()
+    broken = FrameSource()
 
     def start():
-        source._channel = ours
+        broken._channel = ours
         return ours
 
-    monkeypatch.setattr(source, "_start", start)
+    monkeypatch.setattr(broken, "_start", start)
     theirs.sendall(struct.pack("<I", len(header)) + header + bytes(3))
     with theirs, pytest.raises(MediaError) as caught:
-        list(source.decode("/any.mp4", "video"))
+        list(broken.decode("/any.mp4", "video"))
     assert caught.value.status == "crashed"
