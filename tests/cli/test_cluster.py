@@ -5,7 +5,7 @@ import ipaddress
 import psutil
 
 
-def test_a_private_ray_listens_on_this_machine_alone(ray_session):
+def test_a_private_ray_listens_on_this_machine_alone(ray_here):
     me = psutil.Process()
     ours = {me.pid, *(child.pid for child in me.children(recursive=True))}
     listening = [at for at in psutil.net_connections("tcp") if at.status == psutil.CONN_LISTEN and at.pid in ours]
