@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from wildray.errors import BusyError, StoreError
-from wildray.remote import put_new
+from wildray.remote import children, put_new
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _take(path: Path, me: Mapping[str, object]) -> Path:
 def _files(path: Path) -> dict[int, Path]:
     """The files of a lease by their number."""
     pattern = re.compile(re.escape(path.stem) + r"\.(\d+)\.json")
-    found = ((pattern.fullmatch(file.name), file) for file in path.parent.iterdir())
+    found = ((pattern.fullmatch(file.name), file) for file in children(path.parent))
     return {int(match[1]): file for match, file in found if match}
 
 

@@ -96,6 +96,14 @@ def read_all(paths: list[Path]) -> list[bytes]:
     return [found[remote.fs._strip_protocol(path.path)] for path in cast(list[Any], paths)]
 
 
+def children(path: Path) -> list[Path]:
+    """What a folder holds, in order of name; nothing where there is none."""
+    try:
+        return sorted(path.iterdir(), key=lambda child: child.name)
+    except (FileNotFoundError, NotADirectoryError):  # object storage has no empty folders
+        return []
+
+
 def remove(path: Path) -> None:
     """Remove a file, or a folder with all that is in it; nothing where there is none."""
     if not isinstance(path, Path):

@@ -30,8 +30,10 @@ import pyarrow.parquet as pq
 
 from wildray.errors import ConfigError, StoreError
 from wildray.lease import held
-from wildray.remote import in_words, is_remote, is_storage_error, put, read_all, remote_path
+from wildray.remote import children, in_words, is_remote, is_storage_error, put, read_all, remote_path
 
+MARK = ".wildray"
+"""An object of a store in object storage that holds nothing else yet."""
 BEGUN = "begun_at_ns"
 """In a collection's settings: Unix time at which it was last worked on."""
 
@@ -111,10 +113,13 @@ class Store:
             raise StoreError(f"There is no store at {root}. 'wildray detect MEDIA --store {uri}' makes one.")
         if create:
             with explained(root, "Making the store"):
-                root.mkdir(parents=True, exist_ok=True)
-                probe = root / f".write-{uuid.uuid4().hex}"
-                probe.write_bytes(b"")
-                probe.unlink()
+                if isinstance(root, Path):
+                    root.mkdir(parents=True, exist_ok=True)
+                    probe = root / f".write-{uuid.uuid4().hex}"
+                    probe.touch()
+                    probe.unlink()
+                else:  # has no empty folders; its mkdir would make a bucket of a mistyped name
+                    (root / MARK).write_bytes(b"")
         return cls(str(root))
 
     @property
@@ -290,8 +295,7 @@ class Collection:
     def _records(self, suffix: str) -> dict[str, Any]:
         folder = self.store.path(*self._place)
         with explained(folder, "Reading"):
-            paths = sorted(path for path in folder.iterdir() if path.name.endswith(suffix)) if folder.is_dir() else []
-            paths = [path for path in paths if not path.name.startswith(".")]
+            paths = [path for path in children(folder) if path.name.endswith(suffix) and not path.name.startswith(".")]
             contents = read_all(paths)
         records = {}
         for path, content in zip(paths, contents, strict=True):
