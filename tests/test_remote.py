@@ -92,7 +92,7 @@ def test_copies_used_longest_ago_make_room(store, tmp_path, monkeypatch):
         store.write_text(name * 1000, "models", f"{name}.json")
         copy = remote.local_copy(store.path("models", f"{name}.json"))
         os.utime(copy, (time.time() - 100 + ord(name), time.time() - 100 + ord(name)))
-    kept = sorted(path.read_text()[0] for path in (tmp_path / "cache" / "objects").iterdir())
+    kept = sorted(path.read_text()[0] for path in (tmp_path / "cache" / "objects").glob("*/*"))
     assert kept == ["b", "c"]
 
 

@@ -138,13 +138,14 @@ def local_copy(path: Path) -> Path:
     facts = remote.fs.info(remote.path)
     version = next((str(facts[key]) for key in ("ETag", "etag", "generation", "mtime") if facts.get(key)), "")
     key = hashlib.blake2b(f"{path}\x1f{version}\x1f{facts['size']}".encode(), digest_size=16).hexdigest()
-    copy = cache_folder() / f"{key}{path.suffix}"
+    copy = cache_folder() / key / path.name
     if copy.is_file():
         os.utime(copy)
         return copy
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    _make_room(copy.parent, int(facts["size"]))
-    temporary = copy.with_name(f".{copy.name}.{uuid.uuid4().hex[:8]}")
+    copy.parent.parent.mkdir(parents=True, exist_ok=True)
+    _make_room(copy.parent.parent, int(facts["size"]))
+    copy.parent.mkdir(exist_ok=True)
+    temporary = copy.with_name(f".{uuid.uuid4().hex[:8]}")
     try:
         remote.fs.get_file(remote.path, str(temporary))
         temporary.replace(copy)
@@ -162,7 +163,7 @@ def _make_room(folder: Path, num_bytes: int) -> None:
     """Remove copies that were used longest ago until another fits; open ones stay readable to who has them open."""
     limit = int(float(os.environ.get("WILDRAY_CACHE_GB") or CACHE_BYTES / 1024**3) * 1024**3)
     found = []
-    for path in folder.iterdir():
+    for path in folder.glob("*/*"):
         with contextlib.suppress(OSError):
             facts = path.stat()
             found.append((facts.st_mtime, facts.st_size, path))
@@ -171,4 +172,6 @@ def _make_room(folder: Path, num_bytes: int) -> None:
         if total <= limit:
             break
         path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another copy is on its way there
+            path.parent.rmdir()
         total -= size
