@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from wildray.errors import DataError, StoreError
 from wildray.metadata import UNKNOWN, Metadata, read_metadata
@@ -147,7 +146,7 @@ def open_labelled(store: Store, digest: str | None = None) -> Labelled:
         )
     path = store.path("labelled", name, "metadata.parquet")
     try:
-        table = pq.read_table(path, partitioning=None)
+        table = store.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{path} cannot be read ({error}): remove its folder and import again with --data.") from None
     num_skipped = int((table.schema.metadata or {}).get(b"num_skipped", b"0"))

@@ -22,6 +22,7 @@ from wildray.cli.commands import plain
 from wildray.cli.options import config_of
 from wildray.cli.probing import import_data
 from wildray.config import Config
+from wildray.errors import ConfigError
 from wildray.store import Store
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,10 @@ def demo(arguments: argparse.Namespace) -> object:
     from wildray.retrieval.evaluate import evaluate
     from wildray.retrieval.probe import make_probe
 
+    if store.is_remote:
+        raise ConfigError(
+            f"The demo makes its footage in the store, and {store.root} is no folder: give another --store."
+        )
     reserve = store.path("reserve")
     stages: dict[str, Any] = {"simulate": _simulated(config, reserve)}
     connect(arguments.address, verbose=arguments.verbose)

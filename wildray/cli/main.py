@@ -22,6 +22,7 @@ from wildray.cli.cluster import prepare_environment
 from wildray.cli.demo import demo
 from wildray.cli.options import Parser, add_common, add_settings, flags_of, parse
 from wildray.errors import WildrayError
+from wildray.remote import in_words, is_storage_error
 
 AddCommand = Callable[..., Parser]
 """Adds a command by name, function and words after it; ``build_parser`` has one."""
@@ -204,6 +205,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read stdout has gone; Python would complain again as it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
+        if is_storage_error(error):
+            text = f"Object storage failed ({in_words(error)}). What was finished is kept: the same command goes on."
+            print(f"wildray: {text}", file=sys.stderr)
+            return _ended(1, text, "StorageError", as_json=as_json)
         # not foreseen, so the traceback is what a report of the defect needs; the result of earlier stages is kept
         traceback.print_exc()
         text = f"{type(error).__name__}: {error}"

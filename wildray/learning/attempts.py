@@ -13,9 +13,11 @@ import logging
 import os
 import shutil
 import signal
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -63,7 +65,8 @@ def train_on_ray(job: Job, probe: Probe | None, scaling: ScalingConfig) -> None:
     Raises:
         WildrayError: As ``run_training``; StageError where workers died too often.
     """
-    scratch = job.run_dir / ".ray"
+    # Ray Train writes nothing there that is read again; in object storage it would be hundreds of requests
+    scratch = Path(tempfile.mkdtemp(prefix="wildray-")) if job.store.is_remote else job.run_dir / ".ray"
     if job.config.scale.min_workers is not None:
         # Ray Train waits so long for all of an elastic range before it begins with those that are there; unset, minutes
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")

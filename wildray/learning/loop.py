@@ -46,7 +46,7 @@ from wildray.learning.strategy import all_agree, make_strategy, shard_of
 
 logger = logging.getLogger(__name__)
 
-PROGRESS_EVERY_S = 1.0
+PROGRESS_EVERY_S, REMOTE_PROGRESS_EVERY_S = 1.0, 10.0
 
 
 class Trainer:
@@ -212,7 +212,8 @@ class Trainer:
 
     def show_progress(self, now_s: float) -> None:
         """Tell the driver how far training is (worker 0, once a second)."""
-        if self.place.rank or now_s - self._last_progress_s < PROGRESS_EVERY_S:
+        every_s = REMOTE_PROGRESS_EVERY_S if self.job.store.is_remote else PROGRESS_EVERY_S
+        if self.place.rank or now_s - self._last_progress_s < every_s:
             return
         self._last_progress_s = now_s
         num_images = self.train_config.batch_size * self.method.views.num_sources

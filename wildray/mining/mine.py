@@ -153,7 +153,7 @@ def _source(config: MineConfig, store: Store) -> Collection:
         raise StageError(f"Nothing has been detected in the store {store.root}: run 'wildray detect MEDIA' first.")
     if config.detections is None:
         return store.collection("detections", newest)
-    known = [path.parent.name for path in store.path("detections").glob("*/collection.json")]
+    known = store.collections("detections")
     if config.detections not in known:
         raise ConfigError(
             f"mine.detections: the store has no detections {config.detections!r}. {nearest(config.detections, known)}"
