@@ -40,7 +40,7 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> Any:
     if isinstance(node, dict):
         for key, value in node.items():
             yield (*path, key)
-            if key not in own:
+            if key not in own and not (key == "selector" and "matchLabels" not in value):  # a Service's: labels
                 yield from places(value, (*path, key))
     elif isinstance(node, list):
         for number, value in enumerate(node):

@@ -291,3 +291,21 @@ def test_now_waits_until_the_work_has_left():
     preemption.wait_until_left(time.time() + 60, find=lambda: next(nodes))
     assert time.monotonic() - began < 10
     preemption.wait_until_left(time.time() + 1.2, find=lambda: NODE)
+
+
+@pytest.mark.slow
+def test_a_real_node_is_drained(metadata):
+    """The running task ends on the node, no new one is placed there, and its raylet then leaves, for this reason."""
+    metadata.documents["spot/instance-action"] = (200, interruption_in(300))
+    script = Path(__file__).with_name("drained_node.py")
+    done = subprocess.run(
+        [sys.executable, str(script), metadata.url], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert seen["status"] == 0, seen["log"]
+    assert 200 < seen["deadline_s"] < 300
+    assert seen["finished"] == 10.0
+    assert not seen["later_placed"]
+    assert not seen["alive"]
+    assert seen["message"].startswith("EC2 spot interruption: terminate")
