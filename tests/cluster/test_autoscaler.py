@@ -4,6 +4,7 @@ import copy
 import re
 import shlex
 import subprocess
+import time
 from typing import Any
 
 import manifests
@@ -211,6 +212,41 @@ def test_ray_start_knows_its_options_and_authenticates(config):
         assert "MLFLOW_TRACKING_URI=http://" in line
     assert "--dashboard-host=127.0.0.1" in head, "the dashboard must not listen for others"
     assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in head
+
+
+@pytest.mark.parametrize("kind", ["head", "worker"])
+def test_start_commands_do_what_they_say(tmp_path, config, kind):
+    """Run by a shell whose home has stand-ins for ray, python and wildray, which write down how they were called."""
+    programs = tmp_path / "venv" / "bin"
+    programs.mkdir(parents=True)
+    stay = "for _ in $(seq 200); do [ -e ~/over ] && exit; sleep 0.1; done"  # as a server does
+    for name in ("ray", "python", "wildray"):
+        call = f'echo "{name} $* mode=$RAY_AUTH_MODE mlflow=$MLFLOW_TRACKING_URI" >> ~/calls'
+        (programs / name).write_text(f"#!/bin/sh\n{call}\n{'' if name == 'ray' else stay}\n")
+        (programs / name).chmod(0o755)
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "RAY_HEAD_IP": "10.1.2.3"}
+    for _ in range(2):  # the second time around, as after another 'ray up'
+        for command in config[f"{kind}_start_ray_commands"]:
+            here = command.replace("/shared/", f"{tmp_path}/shared/")
+            subprocess.run(["bash", "-c", here], env=environment, check=True, capture_output=True, timeout=30)
+        deadline = time.monotonic() + 10
+        while not re.search("^(python|wildray)", (tmp_path / "calls").read_text(), re.MULTILINE):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    (tmp_path / "over").touch()
+    calls = (tmp_path / "calls").read_text().splitlines()
+    (started, *_) = [call for call in calls if call.startswith("ray start")]
+    assert "mode=token mlflow=http://" in started
+    if kind == "head":
+        assert "--head" in started
+        assert re.search(r"mlflow=http://\d+(\.\d+){3}:5000", started)
+        kept = [call for call in calls if call.startswith(f"wildray mlflow --store {tmp_path}/shared/store --host ")]
+    else:
+        assert "--address=10.1.2.3:6379" in started
+        assert "mlflow=http://10.1.2.3:5000" in started
+        kept = [call for call in calls if call.startswith(f"python {tmp_path}/wildray/preemption.py --cloud ")]
+        assert all("--address 10.1.2.3:6379 mode=token" in call for call in kept)
+    assert len(kept) == 1, "the second start finds the first one's lock"
 
 
 def test_workers_run_the_preemption_agent(cloud, config):
