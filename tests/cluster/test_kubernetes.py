@@ -173,6 +173,17 @@ def test_ray_start_parameters_are_options_of_ray_start():
         assert set(group["rayStartParams"]) <= known
 
 
+def test_the_autoscaler_reads_what_it_is_given():
+    import inspect
+
+    from ray.autoscaler.v2.instance_manager.config import InstanceReconcileConfig
+
+    source = inspect.getsource(InstanceReconcileConfig)
+    for item in first("raycluster")["spec"]["autoscalerOptions"]["env"]:
+        assert f'"{item["name"]}"' in source
+        assert int(item["value"]) > 0
+
+
 def test_pods_are_confined_and_sized():
     pods = [pod for document in every() for pod in manifests.pod_specs(document)]
     assert len(pods) == 13
