@@ -192,8 +192,8 @@ def watch(cloud: Cloud, drain: Callable[[Notice], bool], *, sleep: Callable[[flo
         sleep(cloud.pause_s)
 
 
-def find_node_id(proc: Path = Path("/proc")) -> str | None:
-    """Hex id of the Ray node that runs here: what its raylet was started with; None where there is none or several."""
+def node_ids(proc: Path = Path("/proc")) -> set[str]:
+    """Hex ids of the Ray nodes that run here: what their raylets were started with."""
     found = set()
     for file in proc.glob("[0-9]*/cmdline"):
         try:
@@ -202,6 +202,12 @@ def find_node_id(proc: Path = Path("/proc")) -> str | None:
             continue
         if Path(words[0]).name == "raylet":
             found |= {word.partition("=")[2] for word in words if word.startswith(("--node_id=", "--node-id="))}
+    return found
+
+
+def find_node_id(proc: Path = Path("/proc")) -> str | None:
+    """Hex id of the one Ray node that runs here; None where there is none or several."""
+    found = node_ids(proc)
     return found.pop() if len(found) == 1 else None
 
 
@@ -226,9 +232,7 @@ def drain_node(notice: Notice, *, ray: str, address: str | None, node_id: str | 
 def drain_command(notice: Notice, *, ray: str, address: str | None, node_id: str, remaining_s: int | None) -> list[str]:
     """The command that asks Ray's head for the drain."""
     command = [ray, "drain-node", "--node-id", node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
-    command += ["--reason-message", notice.message]
-    if address is not None:
-        command += ["--address", address]
+    command += ["--reason-message", notice.message, *(["--address", address] if address else [])]
     if remaining_s is not None:
         command += ["--deadline-remaining-seconds", str(remaining_s)]
     return command

@@ -12,6 +12,9 @@ from pathlib import Path
 from wildray.cli.cluster import prepare_environment
 
 prepare_environment()
+AGENT = Path(__file__).parents[2] / "cluster" / "preemption.py"
+sys.path.insert(0, str(AGENT.parent))
+import preemption  # noqa: E402
 import ray  # noqa: E402
 from ray._raylet import GcsClient  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
@@ -27,15 +30,15 @@ def work(seconds: float) -> float:
 
 
 def main(metadata_url: str) -> None:
-    agent = Path(__file__).parents[2] / "cluster" / "preemption.py"
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         node = cluster.add_node(num_cpus=1, labels=TRAIN).node_id
         ray.init(address=cluster.address, log_to_driver=False)
         ray.get(work.remote(0.0), timeout=60)  # its process is there
+        found = node in preemption.node_ids()
         begun = work.remote(BUSY_S)
         time.sleep(1.0)
-        command = [sys.executable, str(agent), "--cloud", "aws", "--metadata-url", metadata_url]
+        command = [sys.executable, str(AGENT), "--cloud", "aws", "--metadata-url", metadata_url]
         done = subprocess.run(
             [*command, "--address", cluster.address, "--node-id", node], capture_output=True, text=True, check=False
         )
@@ -51,6 +54,7 @@ def main(metadata_url: str) -> None:
         print(
             json.dumps(
                 {
+                    "found": found,
                     "status": done.returncode,
                     "log": done.stderr,
                     "deadline_s": draining.get(node, 0) / 1000 - time.time() if node in draining else None,

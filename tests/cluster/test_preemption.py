@@ -245,6 +245,7 @@ def test_a_real_node_is_drained(metadata):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     seen = json.loads(done.stdout.splitlines()[-1])
+    assert seen["found"], "the agent reads a node's id off its raylet's command line"
     assert seen["status"] == 0, seen["log"]
     assert 200 < seen["deadline_s"] < 300
     assert seen["finished"] == 10.0
