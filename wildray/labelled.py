@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from wildray.config import Config
 from wildray.errors import DataError, StoreError
 from wildray.metadata import UNKNOWN, Metadata, read_metadata
 from wildray.packs import PackReader, PackWriter
@@ -126,6 +127,21 @@ def import_labelled(
         time.monotonic() - start,
     )
     return labelled
+
+
+def labelled_digest(config: Config, store: Store, data: str | None) -> str:
+    """The import of a metadata CSV, made unless it is there; an import by its digest; or the newest.
+
+    Raises:
+        DataError: As ``import_labelled``; or the newest is asked for, and there is none.
+    """
+    known = {path.parent.name for path in store.path("labelled").glob("*/metadata.parquet")}
+    if data is None or data in known:
+        return open_labelled(store, data).digest
+    padding, longest_px = config.detect.crop_padding, config.detect.crop_longest_px
+    return import_labelled(
+        store, data, padding=padding, longest_px=longest_px, max_skipped=config.eval.max_skipped
+    ).digest
 
 
 def open_labelled(store: Store, digest: str | None = None) -> Labelled:

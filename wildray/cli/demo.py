@@ -20,9 +20,9 @@ from rich.table import Table
 from wildray.cli.cluster import connect
 from wildray.cli.commands import plain
 from wildray.cli.options import config_of
-from wildray.cli.probing import import_data
 from wildray.config import Config
 from wildray.errors import ConfigError
+from wildray.labelled import labelled_digest
 from wildray.store import Store
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def demo(arguments: argparse.Namespace) -> object:
     stages["detect"] = plain(detect(_on_all_cpus(config), store, [str(reserve / "media")]))
     stages["mine"] = plain(mine(config, store))
     data = str(reserve / "labelled" / "metadata.csv")
-    probe = make_probe(config, store, import_data(config, store, data))
+    probe = make_probe(config, store, labelled_digest(config, store, data))
     stages["pretrain"] = plain(pretrain(config, store, run=RUN, probe=probe))
     stages["evaluate"] = plain(evaluate(config, store, run=RUN, data=data))
     log_evaluation(config, store, RUN, stages["evaluate"])

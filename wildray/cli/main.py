@@ -132,7 +132,8 @@ def _add_stages(command: AddCommand) -> None:
     sub.add_argument(
         "--data",
         metavar="METADATA",
-        help="labelled images whose mAP is measured as training goes on; default the newest import; none measures none",
+        help="labelled images (CSV, or the digest of an import) whose mAP is measured as training goes on; default the "
+        "newest import; none measures none",
     )
     for name, run in (("embed", commands.embed), ("evaluate", commands.evaluate)):
         sub = command(name, run, sections=("eval", "backbone", "scale"))
@@ -140,7 +141,9 @@ def _add_stages(command: AddCommand) -> None:
             "--run", dest="run_name", metavar="NAME", help="model to use; without it, --backbone.* as it comes"
         )
         sub.add_argument(
-            "--data", metavar="METADATA", help="labelled images (wildlife-datasets columns); default the newest import"
+            "--data",
+            metavar="METADATA",
+            help="labelled images (CSV of wildlife-datasets columns, an import's digest); default the newest import",
         )
 
     sub = command("sweep", commands.sweep, "FILE", sections=("tracking",))

@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from wildray.config import Config
 from wildray.errors import StoreError, WildrayError, error_to_bytes, raise_error_bytes
-from wildray.labelled import import_labelled, open_labelled
+from wildray.labelled import labelled_digest
 from wildray.learning.backbone import Backbone
 from wildray.packs import PackReader
 from wildray.retrieval.forward import load_images, unit_vectors
@@ -79,16 +79,6 @@ def embed(
     """
     uri = source or f"labelled/{labelled_digest(config, store, data)}"
     return embed_with(frozen_backbone(config, store, run), config, store, source=uri)
-
-
-def labelled_digest(config: Config, store: Store, data: str | None) -> str:
-    """The import of a metadata CSV, made unless it is there; an import by its digest; or the newest."""
-    known = {path.parent.name for path in store.path("labelled").glob("*/metadata.parquet")}
-    if data is None or data in known:
-        return open_labelled(store, data).digest
-    padding, longest_px = config.detect.crop_padding, config.detect.crop_longest_px
-    labelled = import_labelled(store, data, padding=padding, longest_px=longest_px, max_skipped=config.eval.max_skipped)
-    return labelled.digest
 
 
 def embed_with(backbone: Backbone, config: Config, store: Store, *, source: str) -> EmbedResult:
