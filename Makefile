@@ -39,7 +39,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive wildray jobs bench
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive wildray jobs bench cluster
 
 # Vulnerabilities that are known and do not concern us: ID  # why. None yet.
 AUDIT_IGNORED :=

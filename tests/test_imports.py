@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"schema", "errors", "units", "lease", "progress"},
+    {"schema", "errors", "units", "remote", "nodes", "lease", "progress"},
     {
         *("store", "packs", "config", "weights", "libraries", "metadata", "photos", "labelled", "trials"),
         *("runlog", "run_entries", "spool", "tracking"),
@@ -18,7 +18,7 @@ FLOORS = [
     {"sweep"},
     {"cli"},
     {"__main__"},
-    {"jobs", "tuning", "bench"},
+    {"jobs", "tuning", "bench", "cluster"},
 ]
 DOORS = {
     "ray": {
@@ -42,7 +42,9 @@ FREE_FOLDERS = {"ray": ("wildray/cli/", "jobs/", "cluster/", "bench/")}
 
 
 def sources() -> list[Path]:
-    return [path for folder in ("wildray", "jobs", "bench") for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [
+        path for folder in ("wildray", "jobs", "bench", "cluster") for path in sorted((ROOT / folder).rglob("*.py"))
+    ]
 
 
 def imported(path: Path) -> set[str]:

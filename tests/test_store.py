@@ -112,7 +112,7 @@ def test_the_lease_of_a_killed_process_is_taken_over_at_once(store):
 
 
 def test_the_lease_of_another_machine_stands_until_it_is_stale(store):
-    path = store.path(".leases", "x.json")
+    path = store.path(".leases", "x.1.json")
     path.parent.mkdir()
     path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "start": "1", "token": "t"}))
     with pytest.raises(StoreError, match="elsewhere"), store.lease("x"):

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from wildray.errors import StoreError
 from wildray.libraries import GIB, Check, check_libraries, pip_command, version_of
+from wildray.remote import in_words, is_remote
+from wildray.store import Store
 from wildray.weights import REGISTRY, cache_folder, cached
 
 __all__ = ["Check", "diagnose", "render"]
@@ -46,6 +50,7 @@ def diagnose(store: str | None = None, *, nodes: Sequence[Mapping[str, object]] 
         _shared_memory(),
         _open_files(),
         *_disks(store),
+        *_object_storage(store),
         *_weights(),
         *_optional(),
         *(_node(node) for node in nodes),
@@ -160,9 +165,30 @@ def _open_files() -> Check:
 
 
 def _disks(store: str | None) -> list[Check]:
-    places = [("disk of the store", store)] if store else []
+    places = [("disk of the store", store)] if store and not is_remote(store) else []
     places += [("disk for temporary files", tempfile.gettempdir()), ("disk of the cache", str(cache_folder()))]
     return [_disk(name, Path(place).expanduser().absolute()) for name, place in places]
+
+
+def _object_storage(store: str | None) -> list[Check]:
+    """Whether a store in object storage can be written from here, and read again."""
+    if store is None or not is_remote(store):
+        return []
+    try:
+        opened = Store.open(store, create=True)
+        name = f".doctor-{uuid.uuid4().hex}"
+        path = opened.write_text("wildray", name)
+        text = path.read_text()
+        path.unlink()
+    except Exception as error:  # of any library of object storage
+        text = error.args[0] if isinstance(error, StoreError) else in_words(error)
+    if text == "wildray":
+        return [Check("store", "ok", f"{store} can be written")]
+    return [
+        Check(
+            "store", "missing", str(text), "Mend what is named; the credentials belong into every node's environment."
+        )
+    ]
 
 
 def _disk(name: str, place: Path) -> Check:

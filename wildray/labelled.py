@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from wildray.config import Config
 from wildray.errors import DataError, StoreError
 from wildray.metadata import UNKNOWN, Metadata, read_metadata
 from wildray.packs import PackReader, PackWriter
@@ -129,6 +129,21 @@ def import_labelled(
     return labelled
 
 
+def labelled_digest(config: Config, store: Store, data: str | None) -> str:
+    """The import of a metadata CSV, made unless it is there; an import by its digest; or the newest.
+
+    Raises:
+        DataError: As ``import_labelled``; or the newest is asked for, and there is none.
+    """
+    known = {path.parent.name for path in store.path("labelled").glob("*/metadata.parquet")}
+    if data is None or data in known:
+        return open_labelled(store, data).digest
+    padding, longest_px = config.detect.crop_padding, config.detect.crop_longest_px
+    return import_labelled(
+        store, data, padding=padding, longest_px=longest_px, max_skipped=config.eval.max_skipped
+    ).digest
+
+
 def open_labelled(store: Store, digest: str | None = None) -> Labelled:
     """An import that the store holds.
 
@@ -147,7 +162,7 @@ def open_labelled(store: Store, digest: str | None = None) -> Labelled:
         )
     path = store.path("labelled", name, "metadata.parquet")
     try:
-        table = pq.read_table(path, partitioning=None)
+        table = store.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{path} cannot be read ({error}): remove its folder and import again with --data.") from None
     num_skipped = int((table.schema.metadata or {}).get(b"num_skipped", b"0"))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from wildray.errors import StoreError
+from wildray.remote import local_copy
 from wildray.schema import PACK
 from wildray.store import Store
 
@@ -92,7 +93,7 @@ class PackReader:
     """
 
     def __init__(self, store: Store, place: tuple[str, ...]) -> None:
-        self._folder = store.path(*place)
+        self._store, self._place = store, place
 
     def jpeg(self, pack: str, row: int) -> bytes:
         """Bytes of one crop; empty where it was purged. StoreError where the pack is missing or too short."""
@@ -122,7 +123,7 @@ class PackReader:
         return np.asarray(table.column("background").is_valid().to_numpy(), dtype=bool)
 
     def _table(self, pack: str) -> pa.Table:
-        return _open(str(self._folder / f"{pack}.arrow"))
+        return open_pack(self._store, *self._place, f"{pack}.arrow")
 
     def _cell(self, pack: str, row: int, column: str) -> object:
         table = self._table(pack)
@@ -143,9 +144,11 @@ class PackReader:
 
 
 @functools.lru_cache(maxsize=256)
-def _open(path: str) -> pa.Table:
+def open_pack(store: Store, *parts: str) -> pa.Table:
+    """A pack's rows, memory-mapped; of object storage, in a local copy. StoreError where it cannot be read."""
+    path = store.path(*parts)
     try:
-        with pa.memory_map(path) as source:
+        with pa.memory_map(str(local_copy(path))) as source:
             return pa.ipc.open_file(source).read_all()
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreError(f"The pack {path} cannot be read ({error}): run detect again.") from None
@@ -153,7 +156,7 @@ def _open(path: str) -> pa.Table:
 
 def forget_packs() -> None:
     """Close all packs: the next read opens them anew (after a purge has rewritten some)."""
-    _open.cache_clear()
+    open_pack.cache_clear()
 
 
 def crop_corners(

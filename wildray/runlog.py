@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wildray.config import TrackingConfig
+from wildray.remote import is_remote, local_copy, remote_path
 from wildray.run_entries import Entries, collided, experiment_id
 from wildray.spool import Spool, spool_file
 from wildray.tracking import (
@@ -190,11 +191,12 @@ class RunLog:
         self._write({"do": "experiment_tag", "name": name, "value": value})
 
     def artifact(self, path: str | os.PathLike[str], folder: str = "") -> None:
-        """Copy a file, or a folder with what is in it, to a folder of the run's artefacts."""
-        if not Path(path).exists():
+        """Copy a file, or a local folder with what is in it, to a folder of the run's artefacts."""
+        place = remote_path(str(path)) if is_remote(path) else Path(path)
+        if not place.exists():
             _log.warning("The artefact %s does not exist and is not logged.", path)
             return
-        self._write({"do": "artifact", "path": str(Path(path).absolute()), "folder": folder})
+        self._write({"do": "artifact", "path": str(local_copy(place).absolute()), "folder": folder})
 
     def close(self, status: Status = "FINISHED", *, at_s: float | None = None) -> None:
         """End the run; what could not be logged before is tried once more. A second call does nothing.
@@ -223,7 +225,7 @@ class RunLog:
                 if pause_s is None or not collided(error):
                     self._fail(error)
                     return
-                time.sleep(pause_s * random.uniform(0.5, 1.0))  # nosec B311 # a pause, no secret
+                time.sleep(pause_s * random.uniform(0.5, 1.0))
 
     def _connect(self, uri: str) -> None:
         with locked(uri):

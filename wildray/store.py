@@ -1,8 +1,9 @@
 """Where things lie, and how they get there whole: the store.
 
-In: a folder or URI. Out: places for every artefact, and *collections*: sets of chunks that are planned, written under
-temporary names, published whole and recorded as done last. Readers follow the records, never a listing, so a stage
-that is killed at any moment leaves either a whole chunk or none. A lease keeps two writers apart.
+In: a folder, or a place in object storage (s3://, gs://). Out: places for every artefact, and *collections*: sets of
+chunks that are planned, written under temporary names, published whole and recorded as done last. Readers follow the
+records, never a listing, so a stage that is killed at any moment leaves either a whole chunk or none. A lease keeps two
+writers apart.
 
 A database would give transactions too, but not on s3:// and not to hundreds of readers without a server; a listing of
 Parquet files would show half a chunk.
@@ -11,10 +12,13 @@ Parquet files would show half a chunk.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
+import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,20 +30,40 @@ import pyarrow.parquet as pq
 
 from wildray.errors import ConfigError, StoreError
 from wildray.lease import held
+from wildray.remote import children, in_words, is_remote, is_storage_error, put, read_all, remote_path
+
+MARK = ".wildray"
+"""An object of a store in object storage that holds nothing else yet."""
+BEGUN = "begun_at_ns"
+"""In a collection's settings: Unix time at which it was last worked on."""
 
 
 @contextlib.contextmanager
 def explained(path: Path, doing: str) -> Iterator[None]:
-    """Turn the operating system's refusal into what the user can do about it."""
+    """Turn a refusal of the operating system, or of object storage, into what the user can do about it."""
     try:
         yield
     except OSError as error:
+        if not isinstance(path, Path) and error.errno != errno.ENOSPC:  # of this machine's disk, then
+            raise _remote_failure(path, doing, error) from error
         hint = {
             28: "the disk is full: free some space, then run the same command again; what was finished is kept",
             13: "permission is denied: choose a --store that you may write to",
             30: "the file system is read-only: choose a --store that you may write to",
         }.get(error.errno or 0, "check that the --store is a folder that you may write to")
         raise StoreError(f"{doing} {path} failed ({error.strerror or error}): {hint}.") from error
+    except Exception as error:
+        if not is_storage_error(error):
+            raise
+        raise _remote_failure(path, doing, error) from error
+
+
+def _remote_failure(path: Path, doing: str, error: BaseException) -> StoreError:
+    return StoreError(
+        f"{doing} {path} failed ({in_words(error)}): check that the bucket is there, that its credentials are in the "
+        f"environment of every node, and that it can be reached; then run the same command again, what was finished is "
+        f"kept."
+    )
 
 
 def check_run_name(name: str) -> None:
@@ -60,61 +84,72 @@ def check_run_name(name: str) -> None:
 
 @dataclass(frozen=True)
 class Store:
-    """A store in a folder. Small, picklable, and cheap to make: it opens nothing.
+    """A store in a folder or in object storage. Small, picklable, and cheap to make: it opens nothing.
 
     Attributes:
-        root: Absolute path of the folder.
+        root: Absolute path of the folder, or URI.
     """
 
     root: str
 
     @classmethod
     def open(cls, uri: str | os.PathLike[str], *, create: bool = False) -> Store:
-        """The store at a folder.
+        """The store at a folder or in object storage.
 
         Args:
-            uri: Folder, absolute or relative to the working directory; ``file://`` is understood.
+            uri: Folder, absolute or relative to the working directory; ``file://``, ``s3://`` and ``gs://`` too.
             create: Make the folder where there is none, and check that it can be written.
 
         Raises:
             StoreError: There is no such folder (without ``create``), it is a file, or it cannot be written.
         """
         text = os.fspath(uri).removeprefix("file://")
-        if "://" in text:
-            scheme = text.partition("://")[0]
-            raise StoreError(
-                f"The store {text} is on {scheme}://, expected a folder: mount the bucket, or use a shared folder."
-            )
-        root = Path(text).expanduser().absolute()
-        if root.exists() and not root.is_dir():
+        root = remote_path(text.rstrip("/")) if is_remote(text) else Path(text).expanduser().absolute()
+        with explained(root, "Looking for the store"):
+            found, is_folder = root.exists(), root.is_dir()
+        if found and not is_folder:
             raise StoreError(f"The store {root} is a file, expected a folder.")
-        if not root.is_dir() and not create:
+        if not is_folder and not create:
             raise StoreError(f"There is no store at {root}. 'wildray detect MEDIA --store {uri}' makes one.")
         if create:
             with explained(root, "Making the store"):
-                root.mkdir(parents=True, exist_ok=True)
-                probe = root / f".write-{uuid.uuid4().hex}"
-                probe.touch()
-                probe.unlink()
+                if isinstance(root, Path):
+                    root.mkdir(parents=True, exist_ok=True)
+                    probe = root / f".write-{uuid.uuid4().hex}"
+                    probe.touch()
+                    probe.unlink()
+                else:  # has no empty folders; its mkdir would make a bucket of a mistyped name
+                    (root / MARK).write_bytes(b"")
         return cls(str(root))
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is in object storage: what lies there is read through ``wildray.remote``, or its path's calls."""
+        return is_remote(self.root)
 
     def path(self, *parts: str) -> Path:
         """Absolute path of a place in the store; refuses parts that would leave it."""
-        path = Path(self.root, *parts)
-        if ".." in parts or not str(os.path.normpath(path)).startswith(self.root):
+        inner = os.path.normpath("/".join(parts)) if parts else "."
+        if inner.startswith(("..", "/")) or any(".." in part.split("/") for part in parts):
             raise StoreError(f"{'/'.join(parts)!r} would lie outside the store {self.root}.")
-        return path
+        return remote_path(self.root).joinpath(*parts) if self.is_remote else Path(self.root, *parts)
 
     def publish(self, path: Path, write: Callable[[Path], None]) -> None:
-        """Write a file under a temporary name beside its place, then rename it there.
+        """Write a file under a temporary name, beside its place or on this machine's disk, then move it there whole.
 
         Args:
             path: Where the file is to lie; a file that lies there is replaced.
-            write: Called with the temporary path.
+            write: Called with the temporary path, of this machine.
 
         Raises:
-            StoreError: The file system refuses; nothing is left behind.
+            StoreError: The file system or object storage refuses; nothing is left behind.
         """
+        if self.is_remote:
+            with tempfile.TemporaryDirectory(prefix="wildray-") as folder, explained(path, "Writing"):
+                local = Path(folder, path.name)
+                write(local)
+                put(local, path)
+            return
         temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
         try:
             with explained(path, "Writing"):
@@ -142,11 +177,24 @@ class Store:
         """What a JSON file of the store holds; StoreError where it is missing or torn."""
         path = self.path(*parts)
         try:
-            return json.loads(path.read_text())
+            content = path.read_bytes()
         except OSError as error:
-            raise StoreError(f"{path} cannot be read ({error.strerror}).") from None
-        except ValueError:
-            raise StoreError(f"{path} is not JSON: it was altered. Remove it and run the stage again.") from None
+            raise StoreError(f"{path} cannot be read ({error.strerror or error}).") from None
+        return _parsed(path, content)
+
+    def read_table(self, path: Path, *, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file of the store.
+
+        Args:
+            path: Of the file.
+            columns: The columns wanted, or all.
+
+        Raises:
+            OSError: There is no such file, or it cannot be reached.
+            pyarrow.ArrowException: It is no Parquet file, or lacks a column.
+        """
+        source = pa.BufferReader(path.read_bytes()) if self.is_remote else path
+        return pq.read_table(source, columns=columns, partitioning=None)
 
     def file_digest(self, *parts: str) -> str | None:
         """16 hex digits of a file's bytes, or None where there is none."""
@@ -162,8 +210,19 @@ class Store:
 
     def newest(self, stage: str) -> str | None:
         """Digest of the collection of a stage that was worked on last, or None."""
-        records = sorted(self.path(stage).glob("*/collection.json"), key=lambda path: (path.stat().st_mtime_ns, path))
-        return records[-1].parent.name if records else None
+        found = self.collections(stage)
+        return found[-1] if found else None
+
+    def collections(self, stage: str) -> list[str]:
+        """Digests of a stage's collections, the one that was worked on last at the end."""
+        paths = sorted(self.path(stage).glob("*/collection.json"))
+        records = [_parsed(path, content) for path, content in zip(paths, read_all(paths), strict=True)]
+        # object storage keeps whole seconds of when it was written, too few to tell two apart
+        begun = [
+            (record.get(BEGUN) if isinstance(record, dict) else None) or path.stat().st_mtime_ns
+            for path, record in zip(paths, records, strict=True)
+        ]
+        return [path.parent.name for _, path in sorted(zip(begun, paths, strict=True), key=lambda one: one[0])]
 
     def lease(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Hold a name against other writers for as long as the block runs; StoreError where another writer has it."""
@@ -187,13 +246,15 @@ class Collection:
 
     def settings(self) -> Any:
         """The settings the collection was begun with."""
-        return self.store.read_json(self.stage, self.digest, "collection.json")
+        settings = self.store.read_json(self.stage, self.digest, "collection.json")
+        if isinstance(settings, dict):
+            settings.pop(BEGUN, None)
+        return settings
 
     def begin(self, settings: Mapping[str, object]) -> None:
         """Record the settings (and that this collection is the newest)."""
-        self.store.write_text(
-            json.dumps(settings, indent=1, sort_keys=True, default=str), self.stage, self.digest, "collection.json"
-        )
+        text = json.dumps({**settings, BEGUN: time.time_ns()}, indent=1, sort_keys=True, default=str)
+        self.store.write_text(text, self.stage, self.digest, "collection.json")
 
     def plan(self, chunks: Mapping[str, Mapping[str, object]], *, covers: Iterable[str] = ()) -> None:
         """Persist what a set of chunks is to hold, all of it or nothing.
@@ -233,13 +294,15 @@ class Collection:
 
     def _records(self, suffix: str) -> dict[str, Any]:
         folder = self.store.path(*self._place)
-        names = sorted(os.listdir(folder)) if folder.is_dir() else []
-        wanted = [name for name in names if name.endswith(suffix) and not name.startswith(".")]
-        records = {name.removesuffix(suffix): self.store.read_json(*self._place, name) for name in wanted}
-        for name, record in records.items():
+        with explained(folder, "Reading"):
+            paths = [path for path in children(folder) if path.name.endswith(suffix) and not path.name.startswith(".")]
+            contents = read_all(paths)
+        records = {}
+        for path, content in zip(paths, contents, strict=True):
+            record = _parsed(path, content)
             if not isinstance(record, dict):
-                path = self.store.path(*self._place, f"{name}{suffix}")
                 raise StoreError(f"{path} is no record: it was altered. Remove it and run the stage again.")
+            records[path.name.removesuffix(suffix)] = record
         return records
 
     def write(self, stage: str, chunk: str, table: pa.Table) -> None:
@@ -263,13 +326,20 @@ class Collection:
         for name in names:
             path = self.store.path(stage, self.digest, f"{name}.parquet")
             try:
-                tables.append(pq.read_table(path, columns=columns, partitioning=None).cast(wanted))
+                tables.append(self.store.read_table(path, columns=columns).cast(wanted))
             except (OSError, pa.ArrowException) as error:
                 raise StoreError(
                     f"{path} cannot be read ({error}). "
                     f"Remove {self.stage}/{self.digest}/.chunks/{name}.done.json and run the stage again."
                 ) from None
         return pa.concat_tables(tables)
+
+
+def _parsed(path: Path, content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        raise StoreError(f"{path} is not JSON: it was altered. Remove it and run the stage again.") from None
 
 
 def _write_text(path: Path, text: str) -> None:

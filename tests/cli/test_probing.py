@@ -44,6 +44,8 @@ def test_a_run_is_measured_on_one_set_of_animals(store, tmp_path, caplog):
     assert json.loads(store.path("models", "r", "probe.json").read_text())["labelled"] == digest
     assert probe_for(CONFIG, store, "r", "none") is None
     assert probe_for(CONFIG, store, "other", second) is not None
+    assert probe_for(CONFIG, store, "by-digest", digest) is not None
+    assert store.read_json("models", "by-digest", "probe.json")["labelled"] == digest
 
 
 def test_the_newest_import_is_taken_only_where_it_will_do(store, tmp_path, caplog):

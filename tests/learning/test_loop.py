@@ -124,6 +124,27 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_history_has_both(pair_
     assert json.loads((job.run_dir / "history.json").read_text()) == state.history
 
 
+def test_a_machine_that_is_about_to_go_leaves_a_checkpoint_of_its_last_steps(pair_store, monkeypatch):
+    monkeypatch.setattr(loop, "LEAVING_EVERY_S", 0.0)
+    asked = []
+
+    def leaving():
+        asked.append(1)
+        return len(asked) > 1
+
+    whole = loop.run_training(job_of(pair_store, "whole"), Place(), leaving=lambda: False)
+    monkeypatch.setattr(loop.Trainer, "step", DeadlyStep(3))
+    with pytest.raises(KilledError):
+        loop.run_training(job_of(pair_store, "left"), Place(), leaving=leaving)
+    names = [path.stem for path in checkpoints(pair_store.path("models", "left"))]
+    assert names == ["step-000000003", "step-000000002"], "no checkpoint was due before the end of the epoch"
+    monkeypatch.undo()
+    after = loop.run_training(job_of(pair_store, "left"), Place())
+    assert after.step == whole.step
+    one, other = weights(pair_store, "whole"), weights(pair_store, "left")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_the_probe_comes_every_so_many_epochs_and_after_the_last(pair_store):
     for every, expected in ((2, [False, True, True]), (0, [False, False, True])):
         job = job_of(pair_store, f"every{every}", train__probe_every=every)

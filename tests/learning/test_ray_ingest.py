@@ -133,8 +133,15 @@ def test_decoding_takes_the_cpus_that_training_leaves(monkeypatch, total, held, 
             return {"CPU": held}
 
     monkeypatch.setattr("ray.get_runtime_context", Context)
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": total})
+    nodes = [
+        {"Alive": True, "Labels": {}, "Resources": {"CPU": float(total)}},
+        {"Alive": True, "Labels": {"work": "decode"}, "Resources": {"CPU": 0.0}},
+        {"Alive": False, "Labels": {}, "Resources": {"CPU": 64.0}},
+    ]
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
     assert decoding_share(num_workers) == expected
+    nodes[1]["Resources"]["CPU"] = 6.0
+    assert decoding_share(2, "work=decode") == (1.0, 3), "other nodes than those that train"
 
 
 class DiesOnce:

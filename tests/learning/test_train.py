@@ -90,6 +90,13 @@ def test_worker_counts_that_do_not_share_a_batch_evenly_are_named(settings, mess
         ([{"CPU": 16, "GPU": 2}], {"workers": 4}, (4, False, {"CPU": 4})),
         # a node of CPUs alone has no place for a worker that wants a GPU
         ([{"CPU": 64}, {"CPU": 8, "GPU": 4}], {"workers": 4}, (4, True, {"CPU": 2, "GPU": 1})),
+        # a cluster at rest, which grows when asked
+        ([], {"workers": 4, "scale__autoscale": True}, (4, False, {"CPU": 1})),
+        (
+            [],
+            {"workers": 4, "scale__autoscale": True, "scale__use_gpu": True, "scale__cpus_per_worker": 6},
+            (4, True, {"CPU": 6, "GPU": 1}),
+        ),
     ],
 )
 def test_ray_is_asked_for_what_is_there(nodes, settings, expected):

@@ -6,6 +6,7 @@ import pytest
 
 from wildray.config import Config
 from wildray.errors import StoreError
+from wildray.labelled import labelled_digest
 from wildray.retrieval import embed as embedding
 from wildray.store import Store
 
@@ -49,7 +50,7 @@ def test_actors_give_the_same_vectors(ray_here, metadata, tmp_path, monkeypatch)
 def test_an_error_of_an_actor_is_the_users_own(ray_here, metadata, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding, "RAY_IMAGES", 1)
     store = Store.open(tmp_path / "store", create=True)
-    digest = embedding.labelled_digest(CONFIG, store, str(metadata))
+    digest = labelled_digest(CONFIG, store, str(metadata))
     store.path("labelled", digest, "images-000.arrow").unlink()
     with pytest.raises(StoreError, match="cannot be read"):
         embedding.embed(CONFIG, store)

@@ -20,8 +20,9 @@ from rich.table import Table
 from wildray.cli.cluster import connect
 from wildray.cli.commands import plain
 from wildray.cli.options import config_of
-from wildray.cli.probing import import_data
 from wildray.config import Config
+from wildray.errors import ConfigError
+from wildray.labelled import labelled_digest
 from wildray.store import Store
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,10 @@ def demo(arguments: argparse.Namespace) -> object:
     from wildray.retrieval.evaluate import evaluate
     from wildray.retrieval.probe import make_probe
 
+    if store.is_remote:
+        raise ConfigError(
+            f"The demo makes its footage in the store, and {store.root} is no folder: give another --store."
+        )
     reserve = store.path("reserve")
     stages: dict[str, Any] = {"simulate": _simulated(config, reserve)}
     connect(arguments.address, verbose=arguments.verbose)
@@ -56,7 +61,7 @@ def demo(arguments: argparse.Namespace) -> object:
     stages["detect"] = plain(detect(_on_all_cpus(config), store, [str(reserve / "media")]))
     stages["mine"] = plain(mine(config, store))
     data = str(reserve / "labelled" / "metadata.csv")
-    probe = make_probe(config, store, import_data(config, store, data))
+    probe = make_probe(config, store, labelled_digest(config, store, data))
     stages["pretrain"] = plain(pretrain(config, store, run=RUN, probe=probe))
     stages["evaluate"] = plain(evaluate(config, store, run=RUN, data=data))
     log_evaluation(config, store, RUN, stages["evaluate"])

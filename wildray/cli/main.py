@@ -22,6 +22,7 @@ from wildray.cli.demo import demo
 from wildray.cli.logs import configure_logs, printable
 from wildray.cli.options import Parser, add_common, add_settings, flags_of, parse
 from wildray.errors import WildrayError
+from wildray.remote import in_words, is_storage_error
 
 AddCommand = Callable[..., Parser]
 """Adds a command by name, function and words after it; ``build_parser`` has one."""
@@ -131,7 +132,8 @@ def _add_stages(command: AddCommand) -> None:
     sub.add_argument(
         "--data",
         metavar="METADATA",
-        help="labelled images whose mAP is measured as training goes on; default the newest import; none measures none",
+        help="labelled images (CSV, or the digest of an import) whose mAP is measured as training goes on; default the "
+        "newest import; none measures none",
     )
     for name, run in (("embed", commands.embed), ("evaluate", commands.evaluate)):
         sub = command(name, run, sections=("eval", "backbone", "scale"))
@@ -139,7 +141,9 @@ def _add_stages(command: AddCommand) -> None:
             "--run", dest="run_name", metavar="NAME", help="model to use; without it, --backbone.* as it comes"
         )
         sub.add_argument(
-            "--data", metavar="METADATA", help="labelled images (wildlife-datasets columns); default the newest import"
+            "--data",
+            metavar="METADATA",
+            help="labelled images (CSV of wildlife-datasets columns, an import's digest); default the newest import",
         )
 
     sub = command("sweep", commands.sweep, "FILE", sections=("tracking",))
@@ -193,6 +197,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read stdout has gone; Python would complain again as it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
+        if is_storage_error(error):
+            text = f"Object storage failed ({in_words(error)}). What was finished is kept: the same command goes on."
+            print(f"wildray: {text}", file=sys.stderr)
+            return _ended(1, text, "StorageError", as_json=as_json)
         # not foreseen, so the traceback is what a report of the defect needs; the result of earlier stages is kept
         print(printable(traceback.format_exc()), file=sys.stderr)
         text = f"{type(error).__name__}: {error}"

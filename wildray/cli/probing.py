@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from wildray.config import Config
 from wildray.errors import ConfigError, DataError
-from wildray.labelled import import_labelled, newest_labelled, open_labelled
+from wildray.labelled import labelled_digest, newest_labelled, open_labelled
 from wildray.store import Store
 
 if TYPE_CHECKING:
@@ -24,14 +24,6 @@ NOTHING = "none"
 """What ``--data`` says to have nothing measured."""
 
 
-def import_data(config: Config, store: Store, path: str) -> str:
-    """Import labelled images unless they are; returns their digest."""
-    padding, longest_px = config.detect.crop_padding, config.detect.crop_longest_px
-    return import_labelled(
-        store, path, padding=padding, longest_px=longest_px, max_skipped=config.eval.max_skipped
-    ).digest
-
-
 def probe_for(config: Config, store: Store, run: str, asked: str | None) -> Probe | None:
     """The probe of a run.
 
@@ -39,7 +31,8 @@ def probe_for(config: Config, store: Store, run: str, asked: str | None) -> Prob
         config: ``eval``, ``backbone.image_size``, ``train.labels`` (a digest).
         store: Holds the run.
         run: Its name.
-        asked: Metadata CSV; ``none``; or None: what the run was begun with, else the newest import, if that will do.
+        asked: Metadata CSV, or the digest of an import; ``none``; or None: what the run was begun with, else the newest
+            import, if that will do.
 
     Raises:
         ConfigError: The run was measured on other images so far.
@@ -52,7 +45,7 @@ def probe_for(config: Config, store: Store, run: str, asked: str | None) -> Prob
     known = store.read_json("models", run, "probe.json")["labelled"] if record.is_file() else None
     if asked == NOTHING:
         return None
-    digest = import_data(config, store, asked) if asked else known or newest_labelled(store)
+    digest = labelled_digest(config, store, asked) if asked else known or newest_labelled(store)
     if digest is None:
         return None
     begun = store.path("models", run, "history.json").is_file()

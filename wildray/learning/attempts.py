@@ -13,9 +13,11 @@ import logging
 import os
 import shutil
 import signal
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -31,6 +33,7 @@ from wildray.learning.job import Job, Place, Probe
 from wildray.learning.loop import run_training
 from wildray.learning.placing import place_workers
 from wildray.learning.worker import alive_nodes, threads_of
+from wildray.nodes import of_kind, selector
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +66,8 @@ def train_on_ray(job: Job, probe: Probe | None, scaling: ScalingConfig) -> None:
     Raises:
         WildrayError: As ``run_training``; StageError where workers died too often.
     """
-    scratch = job.run_dir / ".ray"
+    # Ray Train writes nothing there that is read again; in object storage it would be hundreds of requests
+    scratch = Path(tempfile.mkdtemp(prefix="wildray-")) if job.store.is_remote else job.run_dir / ".ray"
     if job.config.scale.min_workers is not None:
         # Ray Train waits so long for all of an elastic range before it begins with those that are there; unset, minutes
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
@@ -101,9 +105,11 @@ def train_on_ray(job: Job, probe: Probe | None, scaling: ScalingConfig) -> None:
 
 def scaling_of(config: Config) -> ScalingConfig:
     """What Ray Train is asked for; ConfigError where the cluster has no place for it."""
-    placement = place_workers(config, [node["Resources"] for node in alive_nodes()])
-    workers: Any = placement.workers  # a range is Ray Train V2's; the types are of the class it takes the place of
-    return ScalingConfig(num_workers=workers, use_gpu=placement.use_gpu, resources_per_worker=placement.resources)
+    nodes = of_kind(alive_nodes(), config.scale.train_nodes)
+    placement = place_workers(config, [node["Resources"] for node in nodes])
+    options: dict[str, Any] = {"num_workers": placement.workers, "label_selector": selector(config.scale.train_nodes)}
+    # Ray Train V2's own; the types are of the class it takes the place of
+    return ScalingConfig(use_gpu=placement.use_gpu, resources_per_worker=placement.resources, **options)
 
 
 @contextlib.contextmanager

@@ -2,14 +2,16 @@
 
 In: state dicts of a method and its optimiser, the place in the epoch, the history. Out: ``checkpoints/step-*.pt`` in a
 run's folder, or, where no worker holds the whole state, a folder ``checkpoints/step-*/`` with a file of each worker,
-which gets its name when all files are in it. The next random numbers need no state: augmentation, order and dropout
-are functions of (seed, step). Ray Train's own checkpoints are registered only when its controller polls, so that a kill
-loses the newest; these are there once the rename is done, and Ray's reports carry metrics only.
+which counts once ``whole.json`` is in it, written when all others are. The next random numbers need no state:
+augmentation, order and dropout are functions of (seed, step). Ray Train's own checkpoints are registered only when its
+controller polls, so that a kill loses the newest; these are there once they are written, and Ray's reports carry
+metrics only.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -20,10 +22,13 @@ from typing import Any
 import torch
 
 from wildray.errors import ConfigError
+from wildray.remote import remove, seekable
 from wildray.store import Store
 
 logger = logging.getLogger(__name__)
 
+WHOLE = "whole.json"
+"""Last file of a checkpoint that is a folder: object storage has no rename that would show all of it at once."""
 KEEP = 2
 """Checkpoints kept: the newest, and one in case the disk lost part of it."""
 
@@ -105,20 +110,21 @@ def save_checkpoint(
     if shard is None:
         store.publish(folder / f"{name}.pt", write)
     else:
-        gathering = folder / f".{name}"
-        store.publish(gathering / shard.file_name, write)
+        store.publish(folder / name / shard.file_name, write)
         meet()
         if shard.rank:
             return
-        _remove(folder / name)
-        gathering.rename(folder / name)
+        content = {"strategy": shard.strategy, "workers": shard.num_workers}
+        store.publish(folder / name / WHOLE, lambda temporary: _write(temporary, json.dumps(content)))
     for path in checkpoints(run_dir)[KEEP:]:
-        _remove(path)
+        remove(path / WHOLE if path.is_dir() else path)
+    remove_temporary(run_dir, before=state.step)
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
     """A run's finished checkpoints, files or folders, the newest first."""
-    return sorted((run_dir / "checkpoints").glob("step-*"), key=lambda path: path.stem, reverse=True)
+    found = [path for path in (run_dir / "checkpoints").glob("step-*") if path.suffix or (path / WHOLE).is_file()]
+    return sorted(found, key=lambda path: path.stem, reverse=True)
 
 
 def load_newest(
@@ -147,7 +153,8 @@ def load_newest(
         state = None
         try:
             file = path if shard is None else path / shard.file_name
-            state = State(**torch.load(file, map_location=device, weights_only=True))
+            with seekable(file) as stream:
+                state = State(**torch.load(stream, map_location=device, weights_only=True))
         except Exception as error:  # unpickling foreign bytes raises whatever they happen to spell
             logger.warning("The checkpoint %s cannot be read (%s): going on from the one before it.", path, error)
         if agreed(state is not None):
@@ -169,10 +176,14 @@ def check_newest(run_dir: Path, shard: Shard | None) -> None:
         _check_shares(path, shard)
 
 
-def remove_temporary(run_dir: Path) -> None:
-    """Remove what a killed writer left half-written beside the checkpoints."""
+def remove_temporary(run_dir: Path, *, before: int | None = None) -> None:
+    """Remove what a killed writer left half-written among the checkpoints; ``before``: of earlier steps alone."""
     for path in (run_dir / "checkpoints").glob(".step-*"):
-        _remove(path)
+        remove(path)
+    for path in (run_dir / "checkpoints").glob("step-*"):
+        half = not path.suffix and not (path / WHOLE).is_file()
+        if half and (before is None or path.name < f"step-{before:09d}"):
+            remove(path)
 
 
 def _check_shares(path: Path, shard: Shard | None) -> None:
@@ -196,9 +207,5 @@ def _check_shares(path: Path, shard: Shard | None) -> None:
         )
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        hidden = path if path.name.startswith(".") else path.rename(path.with_name(f".{path.name}.old"))
-        shutil.rmtree(hidden)  # under a name that no reader takes for a checkpoint while it is half gone
-    else:
-        path.unlink(missing_ok=True)
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)

@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from wildray.learning.monitor import collapse_warning
+from wildray.remote import is_storage_error
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 0.5
+POLL_S, REMOTE_POLL_S = 0.5, 5.0  # every look is two requests, where it is object storage that is asked
 
 
 class Follower:
@@ -69,7 +70,7 @@ class Follower:
         self._bar.stop()
 
     def _follow(self) -> None:
-        while not self._stop.wait(POLL_S):
+        while not self._stop.wait(POLL_S if isinstance(self._run_dir, Path) else REMOTE_POLL_S):
             self._look()
         self._look()
 
@@ -113,4 +114,8 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):  # not there yet: it is replaced whole, never torn
+        return None
+    except Exception as error:  # object storage is out of reach: the next look may do better
+        if not is_storage_error(error):
+            raise
         return None

@@ -46,7 +46,9 @@ from wildray.learning.strategy import all_agree, make_strategy, shard_of
 
 logger = logging.getLogger(__name__)
 
-PROGRESS_EVERY_S = 1.0
+PROGRESS_EVERY_S, REMOTE_PROGRESS_EVERY_S = 1.0, 10.0
+LEAVING_EVERY_S = 5.0
+"""Clouds give half a minute (GCP) to two (AWS) before they take a machine away."""
 
 
 class Trainer:
@@ -56,10 +58,12 @@ class Trainer:
         job: What is trained.
         place: Which worker this is.
         probe: Called on worker 0 at the end of epochs.
+        leaving: As in ``run_training``.
     """
 
-    def __init__(self, job: Job, place: Place, probe: Probe | None) -> None:
+    def __init__(self, job: Job, place: Place, probe: Probe | None, leaving: Callable[[], bool] | None = None) -> None:
         self.job, self.place, self.probe, self.train_config = job, place, probe, job.config.train
+        self.leaving = leaving
         torch.set_num_threads(place.threads)
         if place.device.type == "cuda":  # else cuBLAS may sum in another order each time
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -97,6 +101,7 @@ class Trainer:
         self.steps_per_epoch = batches_per_epoch(len(self.samples), self.train_config)
         self.num_steps = self.steps_per_epoch * self.train_config.epochs
         self._last_progress_s = 0.0
+        self._asked_s, self._asks = time.monotonic(), False
 
     def step(self, batch: Batch) -> None:
         """One optimiser step over this worker's part of a batch.
@@ -109,12 +114,14 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate_share"]
         parts = batch.split(train.accumulate)
-        total = torch.zeros((), dtype=torch.float64, device=self.place.device)
+        total = torch.zeros(2, dtype=torch.float64, device=self.place.device)  # the loss; whether worker 0 would ask
         for number, part in enumerate(parts, start=1):
-            total += self.strategy.backward(part, num_parts=len(parts), last=number == len(parts))
+            total[0] += self.strategy.backward(part, num_parts=len(parts), last=number == len(parts))
+        total[1] = float(self.place.rank == 0 and time.monotonic() - self._asked_s > LEAVING_EVERY_S)
         if self.place.num_workers > 1:
             dist.all_reduce(total)
-        loss = float(total) / (len(parts) * self.place.num_workers)
+        summed, asks = total.tolist()
+        loss, self._asks = summed / (len(parts) * self.place.num_workers), bool(asks)
         norm = self.strategy.step(clip_norm=train.clip_norm) if math.isfinite(loss) else math.nan
         if not math.isfinite(norm):
             raise nonfinite_error(self.job, self.place, batch, step=state.step + 1, loss=loss, norm=norm, rate=rate)
@@ -143,9 +150,20 @@ class Trainer:
             now = time.monotonic()
             state.epoch_s, began = state.epoch_s + now - began, now
             self.show_progress(now)
-            if train.checkpoint_steps and state.step % train.checkpoint_steps == 0:
+            if (train.checkpoint_steps and state.step % train.checkpoint_steps == 0) or self.must_leave():
                 self.save()
                 began = time.monotonic()
+
+    def must_leave(self) -> bool:
+        """Whether a worker's machine is about to go: all of them ask at the same step, every few seconds."""
+        if self.leaving is None or not self._asks:
+            return False
+        self._asked_s = time.monotonic()
+        if not self.leaving():
+            return False
+        if self.place.rank == 0:
+            logger.warning("a worker's node is about to go: checkpoint at step %d", self.state.step)
+        return True
 
     def end_epoch(self) -> dict[str, float]:
         """Measure, write the history, go to the next epoch; returns the epoch's flat metrics (worker 0's)."""
@@ -212,7 +230,8 @@ class Trainer:
 
     def show_progress(self, now_s: float) -> None:
         """Tell the driver how far training is (worker 0, once a second)."""
-        if self.place.rank or now_s - self._last_progress_s < PROGRESS_EVERY_S:
+        every_s = REMOTE_PROGRESS_EVERY_S if self.job.store.is_remote else PROGRESS_EVERY_S
+        if self.place.rank or now_s - self._last_progress_s < every_s:
             return
         self._last_progress_s = now_s
         num_images = self.train_config.batch_size * self.method.views.num_sources
@@ -241,6 +260,7 @@ def run_training(
     *,
     probe: Probe | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    leaving: Callable[[], bool] | None = None,
 ) -> State:
     """Train to the end, or to ``job.until``, from the newest checkpoint or from the beginning.
 
@@ -249,6 +269,8 @@ def run_training(
         place: Which worker this is; with several, ``torch.distributed`` is initialised.
         probe: Called with the backbone on worker 0 at the end of epochs, in evaluation mode.
         on_epoch: Called on every worker at the end of every epoch with its flat metrics.
+        leaving: Whether a worker's machine is about to be taken away. Asked every few seconds, by all workers at the
+            same step; while it says so, each time a checkpoint is written, so that little is lost with the machine.
 
     Raises:
         StageError: The pairs are too few for a batch, have no crops, or the loss is not finite.
@@ -256,7 +278,7 @@ def run_training(
     if place.rank == 0:
         job.run_dir.mkdir(parents=True, exist_ok=True)
         remove_temporary(job.run_dir)
-    trainer = Trainer(job, place, probe)
+    trainer = Trainer(job, place, probe, leaving)
     try:
         if trainer.state.history:
             trainer.write_history()  # killed just after a checkpoint, the run's last epoch is not in it yet

@@ -94,9 +94,9 @@ def block_masks(seeds: Tensor, *, num_views: int, side: int) -> Tensor:
 
 
 def _block_mask(side: int) -> Tensor:
-    if random.random() >= MASKED_SHARE:  # nosec B311 # no secret, and to be repeated from a seed
+    if random.random() >= MASKED_SHARE:
         return torch.zeros(side, side, dtype=torch.bool)
-    num_hidden = max(1, int(side * side * random.uniform(*MASK_RATIO)))  # nosec B311 # as above
+    num_hidden = max(1, int(side * side * random.uniform(*MASK_RATIO)))
     least = min(MIN_BLOCK, num_hidden)
     mask: Tensor = random_block_mask_image((side, side), num_masks=num_hidden, min_num_masks_per_block=least)
     return mask

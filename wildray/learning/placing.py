@@ -74,10 +74,15 @@ def place_workers(config: Config, nodes: Sequence[Mapping[str, float]]) -> Place
         nodes: Resources of each node that is alive, such as CPU and GPU.
 
     Raises:
-        ConfigError: The workers, or the fewest that will do, find no place.
+        ConfigError: The workers, or the fewest that will do, find no place, and ``scale.autoscale`` does not say that
+            nodes come when they are asked for.
     """
     scale = config.scale
     fewest = scale.workers if scale.min_workers is None else scale.min_workers
+    workers = scale.workers if fewest == scale.workers else (fewest, scale.workers)
+    if scale.autoscale:
+        cpus = scale.cpus_per_worker or 1.0
+        return Placement(workers, bool(scale.use_gpu), {"CPU": cpus, "GPU": 1.0} if scale.use_gpu else {"CPU": cpus})
     num_gpus = sum(node.get("GPU", 0.0) for node in nodes)
     use_gpu = scale.use_gpu if scale.use_gpu is not None else num_gpus >= fewest
     if use_gpu and num_gpus < fewest:
@@ -91,7 +96,7 @@ def place_workers(config: Config, nodes: Sequence[Mapping[str, float]]) -> Place
     node_gpus = [int(node.get("GPU", 0.0)) for node in nodes] if use_gpu else None
     cpus = cpu_share(node_cpus, most, asked=scale.cpus_per_worker, node_gpus=node_gpus)
     resources = {"CPU": cpus, "GPU": 1.0} if use_gpu else {"CPU": cpus}
-    return Placement(scale.workers if fewest == scale.workers else (fewest, scale.workers), use_gpu, resources)
+    return Placement(workers, use_gpu, resources)
 
 
 def cpu_share(

@@ -36,6 +36,7 @@ from wildray.learning.crops import CropCache, open_cache, read_crops
 from wildray.learning.labels import read_samples
 from wildray.learning.order import Int64, worker_slice
 from wildray.learning.pairs import Samples
+from wildray.nodes import amounts, of_kind, selector
 from wildray.store import Store
 
 AHEAD = 4
@@ -94,7 +95,8 @@ def load_through_ray(
     mine = [worker_slice(batch, rank=rank, num_workers=num_workers) for batch in order[first_step:]]
     if not mine:
         return
-    num_cpus, num_tasks = decoding_share(num_workers)
+    label = source.config.scale.decode_nodes
+    num_cpus, num_tasks = decoding_share(num_workers, label)
     # from_arrow would ask for the types in a task that wants a CPU, and wait for ever where training holds them all
     rows = ray.data.from_items(
         [{"index": numbers.tolist()} for numbers in mine], override_num_blocks=math.ceil(len(mine) / STEPS_PER_TASK)
@@ -107,6 +109,7 @@ def load_through_ray(
         batch_format="pyarrow",
         compute=TaskPoolStrategy(size=num_tasks),
         num_cpus=num_cpus,
+        label_selector=selector(label),
         ray_remote_args_fn=_remote_args,
     )
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # two lines an epoch and worker otherwise
@@ -118,16 +121,17 @@ def load_through_ray(
         yield unpacked(row["crops"][0].as_py())
 
 
-def decoding_share(num_workers: int) -> tuple[float, int]:
+def decoding_share(num_workers: int, label: str | None = None) -> tuple[float, int]:
     """CPUs that a decoding task of this worker asks for, and how many of its tasks run at once.
 
     CPUs that no training worker holds are shared out, one for a task. Where there are fewer than workers, tasks ask for
     none and share the workers' own: if they waited for a CPU that training never gives back, both would wait for ever.
+    Nodes that decode by their label are taken to be others than those that train.
     """
     context = ray.get_runtime_context()
     in_driver = context.get_actor_id() is None
-    held = 0.0 if in_driver else float(context.get_assigned_resources().get("CPU", 0.0))
-    free = float(ray.cluster_resources().get("CPU", 0.0)) - num_workers * held
+    held = 0.0 if in_driver or label is not None else float(context.get_assigned_resources().get("CPU", 0.0))
+    free = sum(amounts(of_kind(ray.nodes(), label), "CPU")) - num_workers * held
     if free >= num_workers:
         return 1.0, int(free // num_workers)
     return 0.0, max(1, int(held))

@@ -38,9 +38,7 @@ def write_progress(job: Job, state: State, *, num_steps: int, images_per_step: i
         "images_per_s": images_per_step / max(step_s, 1e-9),
         "eta_s": step_s * (num_steps - state.step),
     }
-    temporary = job.run_dir / ".progress.json.new"
-    temporary.write_text(json.dumps(content))
-    temporary.replace(job.run_dir / ".progress.json")
+    job.store.write_text(json.dumps(content), "models", job.run, ".progress.json")
 
 
 def lineage(job: Job) -> dict[str, Any]:

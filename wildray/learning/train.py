@@ -146,7 +146,7 @@ def _settled(config: Config, store: Store, run: str) -> Config:
 def _pairs_of(config: Config, store: Store, run: str) -> str:
     """Digest of the pairs to train on: those that are asked for, else those the run was begun with, else the newest."""
     asked = config.train.pairs
-    known = [path.parent.name for path in store.path("pairs").glob("*/collection.json")]
+    known = store.collections("pairs")
     if asked is not None and asked not in known:
         hint = nearest(asked, known) if known else "It has none yet: run 'wildray mine' first."
         raise ConfigError(f"train.pairs: the store has no pairs {asked!r}. {hint}")

@@ -32,7 +32,7 @@ def work(job: Job, probe: Probe | None) -> None:
         device=get_device(),
         threads=threads_of(job.config.scale.cpus_per_worker, workers_here=context.get_local_world_size()),
     )
-    run_training(job, place, probe=probe, on_epoch=_report)
+    run_training(job, place, probe=probe, on_epoch=_report, leaving=_leaving)
 
 
 def alive_nodes() -> list[dict[str, Any]]:
@@ -43,6 +43,10 @@ def alive_nodes() -> list[dict[str, Any]]:
 
 def _report(metrics: Mapping[str, float]) -> None:
     ray.train.report(dict(metrics))  # a barrier: no worker runs ahead into an epoch that another is still measuring
+
+
+def _leaving() -> bool:
+    return ray.train.get_preemption_info() is not None  # a barrier too, and the same answer for all
 
 
 def threads_of(asked: float | None, *, workers_here: int) -> int:

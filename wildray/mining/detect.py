@@ -30,6 +30,7 @@ from wildray.mining.detectors.results import Results, read_results
 from wildray.mining.media import MediaItem, find_media, media_id, media_id_of_name, probe
 from wildray.mining.sandbox import FrameSource
 from wildray.mining.windows import ChunkWorker
+from wildray.nodes import of_kind, selector, task_cpus
 from wildray.progress import tracked
 from wildray.schema import MEDIA
 from wildray.store import Collection, Store
@@ -193,7 +194,8 @@ def _probed(config: Config, media: dict[str, list[MediaItem]]) -> Iterator[Row]:
         return {"row": rows}
 
     dataset = ray.data.from_items([{"media_id": name} for name in media])
-    scanned = dataset.map_batches(probe_batch, batch_size=SCAN_BATCH, num_cpus=_cpus(config) / 2)
+    where = selector(config.scale.decode_nodes)
+    scanned = dataset.map_batches(probe_batch, batch_size=SCAN_BATCH, num_cpus=_cpus(config) / 2, label_selector=where)
     for row in scanned.iter_rows():
         yield from_json(json.loads(row["row"]))
 
@@ -216,7 +218,8 @@ def _work(config: Config, collection: Collection, results: Results | None) -> No
 
     dataset = ray.data.from_items([{"chunk": chunk} for chunk in todo], override_num_blocks=len(todo))
     workers = ray.data.TaskPoolStrategy(size=min(config.scale.workers, len(todo)))
-    done = dataset.map_batches(work, batch_size=1, compute=workers, num_cpus=_cpus(config))
+    where = selector(config.scale.decode_nodes)
+    done = dataset.map_batches(work, batch_size=1, compute=workers, num_cpus=_cpus(config), label_selector=where)
     for record in tracked(done.iter_rows(), len(todo), "detecting"):
         raise_error_bytes(record["error"])
         logger.debug("chunk %s: %d boxes", record["chunk"], record["num_detections"])
@@ -239,8 +242,10 @@ def _worker(config: DetectConfig, collection: Collection, results_path: str | No
 
 def _cpus(config: Config) -> float:
     """CPUs set aside for a worker: never all of a small machine, or Ray Data's own tasks would wait for ever."""
-    share = config.scale.cpus_per_worker or ray.cluster_resources().get("CPU", 1.0) / config.scale.workers
-    return max(0.1, min(1.0, share / 2))
+    scale = config.scale
+    if scale.cpus_per_worker is not None:
+        return max(0.1, min(1.0, scale.cpus_per_worker / 2))
+    return task_cpus(of_kind(ray.nodes(), scale.decode_nodes), scale.workers)
 
 
 def _source_options(config: DetectConfig) -> dict[str, Any]:

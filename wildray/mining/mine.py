@@ -26,6 +26,7 @@ from wildray.config import Config, MineConfig, ScaleConfig
 from wildray.errors import ConfigError, StageError, WildrayError, error_to_bytes, nearest, raise_error_bytes
 from wildray.mining.pairs import DETECTION_COLUMNS, FRAME_COLUMNS, mine_tables
 from wildray.mining.sequences import assign_sequences
+from wildray.nodes import of_kind, selector, task_cpus
 from wildray.progress import tracked
 from wildray.schema import DETECTIONS, FRAMES, MEDIA, hash64
 from wildray.store import Collection, Store
@@ -153,7 +154,7 @@ def _source(config: MineConfig, store: Store) -> Collection:
         raise StageError(f"Nothing has been detected in the store {store.root}: run 'wildray detect MEDIA' first.")
     if config.detections is None:
         return store.collection("detections", newest)
-    known = [path.parent.name for path in store.path("detections").glob("*/collection.json")]
+    known = store.collections("detections")
     if config.detections not in known:
         raise ConfigError(
             f"mine.detections: the store has no detections {config.detections!r}. {nearest(config.detections, known)}"
@@ -182,17 +183,16 @@ def _work(config: Config, source: Collection, target: Collection, finished: Mapp
         functools.partial(_mine_shard, config=config.mine, source=source, target=target),
         compute=ray.data.TaskPoolStrategy(size=workers),
         num_cpus=_cpus_per_task(config.scale),
+        label_selector=selector(config.scale.decode_nodes),
     )
     for row in tracked(tasks.iter_rows(), len(left), "mining"):
         raise_error_bytes(row["error"])
 
 
 def _cpus_per_task(scale: ScaleConfig) -> float:
-    """CPUs asked for by a task: half its even share, so that Ray Data's own tasks find room on a small machine."""
     if scale.cpus_per_worker is not None:
         return scale.cpus_per_worker
-    cpus = float(ray.cluster_resources().get("CPU", 1.0)) if ray.is_initialized() else 1.0
-    return max(0.1, min(1.0, cpus / scale.workers / 2))
+    return task_cpus(of_kind(ray.nodes(), scale.decode_nodes) if ray.is_initialized() else [], scale.workers)
 
 
 def _shards(config: MineConfig, source: Collection, finished: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from wildray.errors import DataError, StoreError
 from wildray.mining.media import media_id
 from wildray.packs import forget_packs, write_pack
+from wildray.remote import local_copy, remove
 from wildray.schema import DETECTIONS, MEDIA, PACK
 from wildray.store import Collection, Store
 
@@ -73,8 +72,7 @@ def purge(store: Store, what: Sequence[str]) -> PurgeResult:
         StoreError: Another writer is at work in the store.
     """
     begun = time.monotonic()
-    digests = sorted(path.parent.name for path in store.path("detections").glob("*/collection.json"))
-    collections = [store.collection("detections", digest) for digest in digests]
+    collections = [store.collection("detections", digest) for digest in sorted(store.collections("detections"))]
     media, detections = _resolve(collections, what)
     store.write_text(json.dumps(sorted(purged_media(store) | media)), "purged.json")
     gone: set[int] = set()
@@ -145,11 +143,12 @@ def _purge_chunk(collection: Collection, chunk: str, media: set[str], detections
 
 
 def _empty_rows(store: Store, place: tuple[str, ...], ids: pa.Array) -> None:
+    path = store.path(*place)
     try:
-        with pa.OSFile(str(store.path(*place)), "rb") as source:
+        copy = local_copy(path)
+        with pa.OSFile(str(copy), "rb") as source:
             table = pa.ipc.open_file(source).read_all()
     except (OSError, pa.ArrowInvalid) as error:
-        path = store.path(*place)
         raise StoreError(
             f"The pack {path} cannot be read ({error}), so its crops cannot be taken out one by one. Remove the file "
             f"by hand (all its crops go with it), then purge again."
@@ -160,25 +159,27 @@ def _empty_rows(store: Store, place: tuple[str, ...], ids: pa.Array) -> None:
     if "background" in table.column_names:
         background = pc.if_else(hit, pa.scalar(None, pa.large_binary()), table["background"])
     write_pack(store, pa.table([table["id"], jpeg, background], schema=PACK), *place)
+    if copy != path:
+        copy.unlink(missing_ok=True)  # this machine's; those of other nodes go as their caches fill
 
 
 def _drop_rows(store: Store, stage: str, columns: tuple[str, ...], ids: pa.Array) -> int:
     dropped = 0
     for path in sorted(store.path(stage).glob("*/*.parquet")):
-        table = pq.read_table(path, partitioning=None)
+        table = store.read_table(path)
         hit = pc.is_in(table[columns[0]], ids)
         for column in columns[1:]:
             hit = pc.or_(hit, pc.is_in(table[column], ids))
         kept = table.filter(pc.invert(hit))
         if kept.num_rows < table.num_rows:
-            store.write_table(kept, *path.relative_to(store.root).parts)
+            store.write_table(kept, stage, path.parent.name, path.name)
             dropped += table.num_rows - kept.num_rows
     return dropped
 
 
 def _remove_pictures(store: Store) -> int:
     pages = [path for path in store.path("reports").rglob("*") if path.is_file()]
-    shutil.rmtree(store.path("reports"), ignore_errors=True)
+    remove(store.path("reports"))
     logged = [path for path in store.path("mlartifacts").rglob("*") if path.suffix.lower() in PICTURES]
     for path in logged:
         path.unlink(missing_ok=True)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from wildray.errors import DataError, StoreError
 from wildray.labelled import Labelled, open_labelled
@@ -68,7 +67,7 @@ def read_evaluation(store: Store, run: str | None) -> Evaluation | None:
         stale=run is not None and content.get("weights", weights) != weights,
         same=list((content.get("protocol") or {}).get("same") or ()),
         exclude=(content.get("protocol") or {}).get("exclude"),
-        matches=_read(matches) if matches.is_file() else MATCHES.empty_table(),
+        matches=_read(store, matches) if matches.is_file() else MATCHES.empty_table(),
         labelled=_labelled(store, content.get("labelled")),
         vectors=vectors[1] if vectors else None,
         vector_ids=vectors[0] if vectors else [],
@@ -80,9 +79,9 @@ def _newest_backbone(store: Store) -> tuple[str, str] | None:
     return ("reports", files[-1].parent.name) if files else None
 
 
-def _read(path: Path) -> pa.Table:
+def _read(store: Store, path: Path) -> pa.Table:
     try:
-        return pq.read_table(path, partitioning=None).cast(MATCHES)
+        return store.read_table(path).cast(MATCHES)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{path} cannot be read ({error}): evaluate again.") from None
 

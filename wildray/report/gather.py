@@ -107,9 +107,7 @@ def _check(store: Store, place: str, name: str | None) -> None:
 
 
 def _newest_pairs(store: Store, detections: str | None) -> str | None:
-    records = sorted(store.path("pairs").glob("*/collection.json"), key=lambda path: -path.stat().st_mtime_ns)
-    for record in records:
-        digest = record.parent.name
+    for digest in reversed(store.collections("pairs")):
         if detections is None or store.collection("pairs", digest).settings().get("detections") == detections:
             return digest
     return None

@@ -25,8 +25,9 @@ import pyarrow as pa
 
 from wildray.config import Config
 from wildray.errors import StoreError, WildrayError, error_to_bytes, raise_error_bytes
-from wildray.labelled import import_labelled, open_labelled
+from wildray.labelled import labelled_digest
 from wildray.learning.backbone import Backbone
+from wildray.nodes import actor_cpus, amounts, of_kind, selector
 from wildray.packs import PackReader
 from wildray.retrieval.forward import load_images, unit_vectors
 from wildray.retrieval.models import device_of, frozen_backbone
@@ -79,16 +80,6 @@ def embed(
     """
     uri = source or f"labelled/{labelled_digest(config, store, data)}"
     return embed_with(frozen_backbone(config, store, run), config, store, source=uri)
-
-
-def labelled_digest(config: Config, store: Store, data: str | None) -> str:
-    """The import of a metadata CSV, made unless it is there; an import by its digest; or the newest."""
-    known = {path.parent.name for path in store.path("labelled").glob("*/metadata.parquet")}
-    if data is None or data in known:
-        return open_labelled(store, data).digest
-    padding, longest_px = config.detect.crop_padding, config.detect.crop_longest_px
-    labelled = import_labelled(store, data, padding=padding, longest_px=longest_px, max_skipped=config.eval.max_skipped)
-    return labelled.digest
 
 
 def embed_with(backbone: Backbone, config: Config, store: Store, *, source: str) -> EmbedResult:
@@ -212,12 +203,12 @@ def _ray_is_connected() -> bool:
 def _embed_on_ray(worker: ChunkEmbedder, pending: list[str], config: Config) -> None:
     import ray
 
-    cluster: Callable[[], dict[str, float]] = ray.cluster_resources
-    resources = cluster()
+    listed: Callable[[], list[dict[str, Any]]] = ray.nodes
+    nodes = of_kind(listed(), config.scale.train_nodes)
     num_actors = min(config.scale.workers, len(pending))
-    # a little of every CPU is left: with all of them taken by actors the task that reads the names could never start
-    cpus = config.scale.cpus_per_worker or 0.9 * resources.get("CPU", 1.0) / num_actors
-    gpus = resources.get("GPU", 0.0) >= num_actors if config.scale.use_gpu is None else config.scale.use_gpu
+    cpus = config.scale.cpus_per_worker or actor_cpus(nodes, num_actors)
+    use_gpu, num_gpus = config.scale.use_gpu, sum(amounts(nodes, "GPU"))
+    gpus = num_gpus >= num_actors if use_gpu is None else use_gpu
     names = ray.data.from_items([{"chunk": name} for name in pending], override_num_blocks=len(pending))
     done = names.map_batches(
         _Actor,
@@ -226,6 +217,7 @@ def _embed_on_ray(worker: ChunkEmbedder, pending: list[str], config: Config) -> 
         compute=ray.data.ActorPoolStrategy(size=num_actors),
         num_cpus=cpus,
         num_gpus=1 if gpus else None,
+        label_selector=selector(config.scale.train_nodes),
     )
     num_images = 0
     for row in done.iter_rows():

@@ -22,11 +22,11 @@ import pyarrow as pa
 
 from wildray.config import Config
 from wildray.errors import DataError
-from wildray.labelled import Labelled, open_labelled
+from wildray.labelled import Labelled, labelled_digest, open_labelled
 from wildray.learning.labels import check_unseen
 from wildray.learning.run import begun_settings
 from wildray.retrieval.bootstrap import intervals
-from wildray.retrieval.embed import EmbedResult, embed_with, labelled_digest, read_embeddings
+from wildray.retrieval.embed import EmbedResult, embed_with, read_embeddings
 from wildray.retrieval.index import VectorIndex
 from wildray.retrieval.metrics import Scores, chance, columns, score
 from wildray.retrieval.models import backbone_before, frozen_backbone

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wildray.errors import DataError, StoreError
+from wildray.remote import local_copy
 from wildray.retrieval.metrics import check_vectors
 from wildray.store import Store
 
@@ -137,7 +138,7 @@ class VectorIndex:
         if not path.is_file() or _sha256(path) != record["sha256"]:
             raise StoreError(f"{path} is not what its record says: it was altered or cut short. Index anew.")
         loaded = cls.__new__(cls)
-        loaded.ids, loaded.model, loaded._index = list(record["ids"]), model, faiss.read_index(str(path))
+        loaded.ids, loaded.model, loaded._index = list(record["ids"]), model, faiss.read_index(str(local_copy(path)))
         return loaded
 
 

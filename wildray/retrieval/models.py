@@ -14,6 +14,7 @@ from wildray.errors import StoreError, WeightsError, nearest
 from wildray.learning.backbone import Backbone
 from wildray.learning.first_backbone import first_backbone, load_backbone, open_backbone
 from wildray.learning.stored_weights import FETCHED
+from wildray.remote import local_copy
 from wildray.store import Store
 
 
@@ -37,7 +38,7 @@ def frozen_backbone(config: Config, store: Store, run: str | None) -> Backbone:
         hint = nearest(run, known) if known else f"'wildray pretrain --store {store.root} --run {run}' makes one."
         state = "has no finished epoch yet" if path.parent.is_dir() else "does not exist"
         raise StoreError(f"The run {run!r} {state}. {hint}")
-    return _frozen(open_backbone(path))
+    return _frozen(open_backbone(local_copy(path)))
 
 
 def backbone_before(config: Config, store: Store, run: str | None) -> Backbone:
@@ -54,7 +55,7 @@ def backbone_before(config: Config, store: Store, run: str | None) -> Backbone:
     path = store.path("models", run, "config.yaml")
     if not path.is_file():
         raise StoreError(f"The run {run!r} has no configuration ({path}): train it again under another name.")
-    trained = Config.load(path)
+    trained = Config.load(local_copy(path))
     weights = trained.backbone.weights
     if weights not in FETCHED and not Path(weights).is_file():
         raise WeightsError(

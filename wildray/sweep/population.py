@@ -24,7 +24,8 @@ import numpy as np
 import yaml
 
 from wildray.errors import StageError
-from wildray.learning.checkpoint import checkpoints
+from wildray.learning.checkpoint import WHOLE, checkpoints
+from wildray.remote import local_copy
 from wildray.schema import hash64
 from wildray.store import Store
 from wildray.sweep.dimension import Dimension
@@ -209,18 +210,19 @@ def take_over(store: Store, donor: str, branch: str, settings: Mapping[str, Any]
     history = store.path("models", donor, "history.json").read_text()
     store.write_text(history, "models", branch, "history.json")
     target = store.path("models", branch, "checkpoints", source.name)  # the last, for it makes a run of the folder
-    if target.exists():
+    if target in checkpoints(store.path("models", branch)):
         return
-    if source.is_dir():
-        half = target.with_name(f".{target.name}.half")
-        shutil.rmtree(half, ignore_errors=True)
-        shutil.copytree(source, half)
-        half.rename(target)
-    else:
-        store.publish(target, lambda temporary: _copy(source, temporary))
+    parts = sorted(source.iterdir(), key=lambda path: path.name == WHOLE) if source.is_dir() else [source]
+    for part in parts:
+        _copy(store, part, target / part.name if source.is_dir() else target)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(store: Store, source: Path, target: Path) -> None:
+    copy = local_copy(source)
+    store.publish(target, lambda temporary: _copied(copy, temporary))
+
+
+def _copied(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 

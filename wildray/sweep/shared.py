@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wildray.config import BackboneConfig, Config
-from wildray.errors import BusyError, DataError, WildrayError
+from wildray.errors import BusyError, ConfigError, DataError, WildrayError
 from wildray.labelled import newest_labelled
 from wildray.learning.first_backbone import first_backbone
 from wildray.learning.methods import method_class
@@ -91,6 +91,11 @@ def prepare(spec: SweepSpec, store: Store, *, workers: int) -> Shared:
 
 def simulated(config: Config, store: Store, sweep: str) -> None:
     """Make the sweep's reserve unless it was made with the same settings."""
+    if store.is_remote:
+        raise ConfigError(
+            f"simulate: true makes footage in the store, and {store.root} is no folder: 'wildray simulate OUT', then "
+            "give media: and data: in the sweep file."
+        )
     reserve = store.path("sweeps", sweep, "reserve")
     settings = config.simulate.model_dump(mode="json")
     record = reserve / "done.json"

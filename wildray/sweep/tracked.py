@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from wildray import runlog
 from wildray.model_log import log_model, register_model
+from wildray.remote import local_copy
 from wildray.runlog import RunLog
 from wildray.store import Store
 from wildray.sweep.spec import SweepSpec
@@ -101,7 +102,7 @@ def register_best(spec: SweepSpec, store: Store, trial: str) -> int | None:
     with _open(spec, store, trial, {}) as log:
         if log.run_id is None:
             return None
-        weights = store.path("models", trial, "backbone.safetensors")
+        weights = local_copy(store.path("models", trial, "backbone.safetensors"))
         model = log_model(uri, log.run_id, weights, run_name=trial, detect=spec.config().detect)
     return None if model is None else register_model(uri, model, spec.name)
 

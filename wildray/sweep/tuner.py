@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -213,7 +215,8 @@ def tune_trials(
     concurrency = min(room_for(spec.resources, nodes), num_points)
     scheduler: Any = Halving(spec, known) if spec.scheduler.kind == "asha" else FIFOScheduler()
     logger.info("sweep: %d trials to run, %d at a time", num_points, concurrency)
-    scratch = context.ledger.folder / ".tune"
+    remote = context.store.is_remote
+    scratch = Path(tempfile.mkdtemp(prefix="wildray-")) if remote else context.ledger.folder / ".tune"
     begun = time.monotonic()
     tuner = Tuner(
         tune.with_resources(tune.with_parameters(_run, context=context), trial_resources(spec)),
