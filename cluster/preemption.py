@@ -240,9 +240,7 @@ def drain_command(notice: Notice, *, ray: str, address: str | None, node_id: str
 
 def _drained(command: list[str]) -> bool:
     try:
-        done = subprocess.run(  # nosec B603 # ray of this machine
-            command, capture_output=True, text=True, timeout=DRAIN_TIMEOUT_S, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DRAIN_TIMEOUT_S)  # nosec B603 # our ray
     except (OSError, subprocess.TimeoutExpired) as error:
         logger.error("The drain command did not run: %s", error)
         return False
