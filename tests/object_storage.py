@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-pytest.importorskip("s3fs")
+s3fs = pytest.importorskip("s3fs")
 pytest.importorskip("moto.server")
 
 BUCKET = "footage"
@@ -70,7 +70,9 @@ def server():
     server = Server()
     before = {name: os.environ.get(name) for name in server.environment}
     os.environ.update(server.environment)
+    s3fs.S3FileSystem.clear_instance_cache()  # one that is at hand already keeps to the address of its time
     yield server
+    s3fs.S3FileSystem.clear_instance_cache()
     for name, value in before.items():
         if value is None:
             del os.environ[name]
