@@ -37,10 +37,8 @@ def pipeline(arguments: argparse.Namespace) -> object:
     _check_tracking(config, store)
     data = None if arguments.data == NOTHING else arguments.data
     stages = run_stages(config, store, arguments.media, run=arguments.run_name, data=data, probe=probe)
-    for name, values in stages.items():
-        if isinstance(values, dict):
-            logger.info("pipeline: %s: %s", name, values)
-    show(arguments, {"run": arguments.run_name, "page": stages["page"], "seconds": stages["seconds"]})
+    if not arguments.json:
+        show(arguments, {"run": arguments.run_name, "page": stages["page"], "seconds": stages["seconds"]})
     return stages
 
 

@@ -243,8 +243,8 @@ def environment_variables(names: Sequence[str]) -> dict[str, str]:
             shown = name.partition("=")[0]
             raise ConfigError(
                 f"--pass-env: got {shown!r}{' with a value' if '=' in name else ''}, expected the name alone of an "
-                f"environment variable: everyone who reaches the dashboard can read what a job is submitted with. The value "
-                f"must be in the environment that each node's 'ray start' has."
+                f"environment variable: everyone who reaches the dashboard can read what a job is submitted with. The "
+                f"value must be in the environment that each node's 'ray start' has."
             )
     needed = {NEEDED_ENVIRONMENT: ",".join(names)} if names else {}
     return {"PYTHONUNBUFFERED": "1", **needed}

@@ -1,7 +1,8 @@
 """``wildray submit``: a stage as a Ray job, followed to its end.
 
-In: a checked ``Submission``. Out: a job on the cluster, and its exit status. A job is named by its command and settings:
-submitted again it is the same job, so a queue that repeats itself, or a lost connection, never runs anything twice.
+In: a checked ``Submission``. Out: a job on the cluster, and its exit status. A job is named by its command and
+settings: submitted again it is the same job, so that a queue that repeats itself, or a lost connection, runs nothing
+twice.
 """
 
 from __future__ import annotations
@@ -225,11 +226,12 @@ def _client(address: str | None) -> JobSubmissionClient:
     if address.startswith("ray://"):
         raise ConfigError(f"--address: got {address}, expected the URL of the dashboard, such as http://HOST:8265.")
     check_token()
-    # Ray asks the cluster that RAY_ADDRESS names for its dashboard, and takes that in place of the one given
-    os.environ.pop("RAY_ADDRESS", None)
+    for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
+        os.environ.pop(name, None)  # Ray would take these in place of the address that it is given
     with _explained(address):
         from ray.job_submission import JobSubmissionClient
 
+        logging.getLogger("ray").setLevel(logging.WARNING)
         return JobSubmissionClient(address if "://" in address else f"http://{address}")
 
 
