@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from fake_nodes import HEAD_ENVIRONMENT, autoscaling_settings
 
 HOST = "127.0.0.1"
 START_S, END_S = 120.0, 20.0
@@ -39,9 +40,6 @@ OBJECT_STORE_BYTES = 120 * 2**20
 """Of each node: shared memory of one machine has to do for all of them."""
 PORTS = range(20_000, 32_000)
 """Above the ports that Ray's workers take by default, below those that Linux gives to outgoing connections."""
-FAKE_PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
-FAKE_HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
-"""Node id that the provider of fake nodes knows the head by."""
 
 
 class LocalCluster:
@@ -162,14 +160,10 @@ class LocalCluster:
             "--head", f"--port={gcs}", f"--ray-client-server-port={client}", f"--num-cpus={self._head_cpus:g}",
             "--include-dashboard=true", f"--dashboard-host={HOST}", f"--dashboard-port={dashboard}",
         ]  # fmt: skip
-        own: dict[str, str] = {}
+        own: Mapping[str, str] = {}
         if self._autoscale is not None:
-            options.append(f"--autoscaling-config={self._autoscaling_file()}")
-            own = {
-                "RAY_FAKE_CLUSTER": "1",
-                "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-                "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_ID,
-            }
+            options.append(f"--autoscaling-config={self._autoscaling_file(self._autoscale)}")
+            own = HEAD_ENVIRONMENT
         self._start("head", options, agents, own)
 
     def _start_worker(self) -> None:
@@ -201,31 +195,18 @@ class LocalCluster:
                 )
             )
 
-    def _autoscaling_file(self) -> Path:
-        shared = {"node_config": {}, "min_workers": 0}
-        memory = {"object_store_memory": OBJECT_STORE_BYTES}
-        content = {
-            "cluster_name": "local",
-            "max_workers": self._autoscale,
-            "idle_timeout_minutes": self._idle_s / 60,
-            "provider": {"type": "external", "module": FAKE_PROVIDER, "gcs_address": self.address},
-            "available_node_types": {
-                "ray.head.default": {**shared, "max_workers": 0, "resources": {"CPU": self._head_cpus}},
-                "worker": {
-                    **shared,
-                    "max_workers": self._autoscale,
-                    "resources": {"CPU": self._cpus, **memory},
-                    "labels": self._labels,
-                },
-            },
-            "head_node_type": "ray.head.default",
-            **{f"{part}_commands": [] for part in ("setup", "initialization", "head_setup", "worker_setup")},
-            **{f"{part}_start_ray_commands": [] for part in ("head", "worker")},
-            "file_mounts": {},
-            "auth": {},
-        }
+    def _autoscaling_file(self, max_workers: int) -> Path:
+        settings = autoscaling_settings(
+            self.address,
+            max_workers=max_workers,
+            cpus=self._cpus,
+            idle_s=self._idle_s,
+            head_cpus=self._head_cpus,
+            object_store_bytes=OBJECT_STORE_BYTES,
+            labels=self._labels,
+        )
         path = self.folder / "autoscaling.yaml"
-        path.write_text(json.dumps(content))  # which is YAML
+        path.write_text(json.dumps(settings))  # which is YAML
         return path
 
 

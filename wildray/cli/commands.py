@@ -22,6 +22,7 @@ from wildray.cli.options import config_of
 from wildray.cli.probing import trainable
 from wildray.config import Config
 from wildray.errors import ConfigError, StageError
+from wildray.libraries import Check
 from wildray.store import Store, check_run_name
 
 logger = logging.getLogger(__name__)
@@ -191,10 +192,14 @@ def doctor(arguments: argparse.Namespace) -> object:
     from wildray.doctor import diagnose, render
 
     found: list[dict[str, object]] = []
+    on_nodes: list[Check] = []
     if arguments.address:
+        from wildray.cli.node_checks import check_nodes
+
         connect(arguments.address, verbose=arguments.verbose)
         found = nodes()
-    checks = diagnose(arguments.store, nodes=found)
+        on_nodes = check_nodes(arguments.store)
+    checks = [*diagnose(arguments.store, nodes=found), *on_nodes]
     if not arguments.json:
         render(checks)
     return {"checks": [dataclasses.asdict(check) for check in checks]}

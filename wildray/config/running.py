@@ -46,6 +46,9 @@ class ScaleConfig(Section):
     gradients too (2), weights too (3)."""
     cpus_per_worker: float | None = Field(None, gt=0)
     """CPUs of a worker; default the cluster's CPUs shared out evenly."""
+    grows: bool = False
+    """Whether the cluster starts nodes when they are asked for (an autoscaler): pretrain then waits for those that are
+    not there yet; scale.use_gpu says whether they have GPUs, scale.cpus_per_worker how many CPUs each worker wants."""
     use_gpu: bool | None = None
     """Whether pretrain and embed use a GPU each; default where the cluster has enough."""
 

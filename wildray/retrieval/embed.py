@@ -27,6 +27,7 @@ from wildray.config import Config
 from wildray.errors import StoreError, WildrayError, error_to_bytes, raise_error_bytes
 from wildray.labelled import labelled_digest
 from wildray.learning.backbone import Backbone
+from wildray.learning.placing import even_share
 from wildray.packs import PackReader
 from wildray.retrieval.forward import load_images, unit_vectors
 from wildray.retrieval.models import device_of, frozen_backbone
@@ -202,11 +203,14 @@ def _ray_is_connected() -> bool:
 def _embed_on_ray(worker: ChunkEmbedder, pending: list[str], config: Config) -> None:
     import ray
 
+    from wildray.learning.worker import alive_nodes
+
     cluster: Callable[[], dict[str, float]] = ray.cluster_resources
     resources = cluster()
     num_actors = min(config.scale.workers, len(pending))
     # a little of every CPU is left: with all of them taken by actors the task that reads the names could never start
-    cpus = config.scale.cpus_per_worker or 0.9 * resources.get("CPU", 1.0) / num_actors
+    node_cpus = [float(node["Resources"].get("CPU", 0.0)) for node in alive_nodes()]
+    cpus = config.scale.cpus_per_worker or 0.9 * even_share(node_cpus, num_actors)
     gpus = resources.get("GPU", 0.0) >= num_actors if config.scale.use_gpu is None else config.scale.use_gpu
     names = ray.data.from_items([{"chunk": name} for name in pending], override_num_blocks=len(pending))
     done = names.map_batches(
