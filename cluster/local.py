@@ -36,6 +36,10 @@ from fake_nodes import HEAD_ENVIRONMENT, autoscaling_settings
 HOST = "127.0.0.1"
 START_S, END_S = 120.0, 20.0
 """A machine with other work takes long to start a node; a node that is asked to end has so long before it is killed."""
+NODE_ENVIRONMENT = {
+    "RAY_raylet_start_wait_time_s": f"{START_S:.0f}",
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "2",  # the head would wait for half a minute to be rid of its work
+}
 OBJECT_STORE_BYTES = 120 * 2**20
 """Of each node: shared memory of one machine has to do for all of them."""
 PORTS = range(20_000, 32_000)
@@ -98,7 +102,7 @@ class LocalCluster:
         return self
 
     def __exit__(self, *error: object) -> None:
-        processes = _descendants(self._nodes)
+        processes = _descendants(self._nodes)  # of fake nodes too, which the head's autoscaler has started
         for node in reversed(self._nodes):
             node.terminate()
         _, alive = psutil.wait_procs(processes, timeout=END_S)
@@ -186,7 +190,7 @@ class LocalCluster:
             self._nodes.append(
                 subprocess.Popen(
                     command,
-                    env=self.environ() | {"RAY_raylet_start_wait_time_s": f"{START_S:.0f}"} | dict(own),
+                    env=self.environ() | NODE_ENVIRONMENT | dict(own),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -225,15 +229,20 @@ class NodeCounts(threading.Thread):
         super().__init__(daemon=True)
         self.counts: list[tuple[float, int]] = []
         self._cluster, self._say, self._over = cluster, say, threading.Event()
+        self._begun = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._begun
 
     def run(self) -> None:
         """Ask until ``stop``."""
-        begun = time.monotonic()
         while not self._over.wait(0.5):
             with contextlib.suppress(urllib.error.URLError, OSError, KeyError, TypeError, ValueError):
                 found = len(self._cluster.nodes()) - 1
                 if not self.counts or self.counts[-1][1] != found:
-                    self.counts.append((time.monotonic() - begun, found))
+                    self.counts.append((self.elapsed_s, found))
                     self._say(f"{self.counts[-1][0]:7.1f} s  {found} workers")
 
     def stop(self) -> None:
@@ -286,7 +295,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--idle", type=float, default=60, metavar="S", help="seconds until an idle one ends [60]")
     arguments = parser.parse_args(argv)
     labels = dict(pair.partition("=")[::2] for pair in arguments.labels.split(",") if pair)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell has SIGINT ignored in what it starts in the background
+        signal.signal(number, signal.default_int_handler)
     cluster = LocalCluster(
         workers=arguments.workers,
         cpus_per_worker=arguments.cpus_per_worker,
