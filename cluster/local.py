@@ -22,16 +22,16 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 from fake_nodes import HEAD_ENVIRONMENT, autoscaling_settings
+from node_counts import NodeCounts
 
 HOST = "127.0.0.1"
 START_S, END_S = 120.0, 20.0
@@ -133,6 +133,10 @@ class LocalCluster:
             rows: list[dict[str, Any]] = json.load(answer)["data"]["result"]["result"]
         return [row for row in rows if row["state"] == "ALIVE"]
 
+    def num_workers(self) -> int:
+        """Nodes beside the head that are alive."""
+        return sum(not row["is_head_node"] for row in self.nodes())
+
     def wait_for(self, num_nodes: int, *, within_s: float = START_S) -> None:
         """Wait until there are so many nodes.
 
@@ -214,43 +218,6 @@ class LocalCluster:
         return path
 
 
-class NodeCounts(threading.Thread):
-    """The number of workers over time: a line whenever it changes.
-
-    Args:
-        cluster: Is asked every half second.
-        say: Takes each line.
-
-    Attributes:
-        counts: Pairs of seconds since the start, and workers.
-    """
-
-    def __init__(self, cluster: LocalCluster, say: Callable[[str], object] = print) -> None:
-        super().__init__(daemon=True)
-        self.counts: list[tuple[float, int]] = []
-        self._cluster, self._say, self._over = cluster, say, threading.Event()
-        self._begun = time.monotonic()
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._begun
-
-    def run(self) -> None:
-        """Ask until ``stop``."""
-        while not self._over.wait(0.5):
-            with contextlib.suppress(urllib.error.URLError, OSError, KeyError, TypeError, ValueError):
-                found = len(self._cluster.nodes()) - 1
-                if not self.counts or self.counts[-1][1] != found:
-                    self.counts.append((self.elapsed_s, found))
-                    self._say(f"{self.counts[-1][0]:7.1f} s  {found} workers")
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._over.set()
-        self.join()
-
-
 def write_token(path: Path) -> Path:
     """A fresh token in a file that nobody else can read at any moment."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -309,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"export {key}={value}")
         print(f"# wildray submit --address {cluster.dashboard}, the dashboard; Ray Client: {cluster.client}")
         print("# Ctrl-C ends it", flush=True)
-        counts = NodeCounts(cluster, lambda line: print(line, file=sys.stderr, flush=True))
+        counts = NodeCounts(cluster.num_workers, lambda line: print(line, file=sys.stderr, flush=True))
         counts.start()
         signal.pause()
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from local import LocalCluster, NodeCounts
+from local import LocalCluster
+from node_counts import NodeCounts
 
 from wildray.cli.main import parse_words
 from wildray.cli.submission import package, prepare
@@ -205,10 +206,10 @@ def test_a_job_whose_driver_is_killed_goes_on(cluster, reserve, on_one_node, tmp
 def test_workers_come_with_work_and_go_when_it_is_done(reserve, on_one_node, tmp_path):
     """From no worker at all, by Ray's autoscaler; the last workers go while the job still evaluates."""
     with LocalCluster(autoscale=2, idle_s=5) as growing:
-        counts = NodeCounts(growing)
+        counts = NodeCounts(growing.num_workers)
         counts.start()
         time.sleep(3)
-        words = [*pipeline(reserve, tmp_path / "s"), "--scale.grows", "true", "--eval.num-bootstrap", "50000"]
+        words = [*pipeline(reserve, tmp_path / "s"), "--scale.grows", "true", "--eval.num-bootstrap", "2000000"]
         found, log = wildray(growing, "submit", *words, "--address", growing.dashboard, "--follow")
         ended_s = counts.elapsed_s
         counts.stop()
