@@ -4,7 +4,7 @@ import pytest
 
 from wildray.config import Config
 from wildray.errors import ConfigError
-from wildray.nodes import actor_cpus, amounts, of_kind, selector, task_cpus
+from wildray.nodes import amounts, of_kind, selector, task_cpus
 
 NODES = [
     {"Alive": True, "NodeID": "head", "Labels": {}, "Resources": {"memory": 1.0}},
@@ -29,9 +29,6 @@ def test_shares_fit_the_nodes_there_are():
     assert task_cpus(decoders, 6) == 0.5
     assert task_cpus(decoders, 600) == 0.1
     assert task_cpus([], 3) == 0.5, "a cluster at rest"
-    assert actor_cpus(decoders, 6) == pytest.approx(0.9)
-    assert actor_cpus(decoders, 1) == pytest.approx(3.6), "no node has the six CPUs of both"
-    assert actor_cpus([], 2) == 0.9
 
 
 @pytest.mark.parametrize("label", ["decode", "=x", "a b=c", "key="])

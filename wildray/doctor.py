@@ -25,7 +25,7 @@ from wildray.remote import in_words, is_remote
 from wildray.store import Store
 from wildray.weights import REGISTRY, cache_folder, cached
 
-__all__ = ["Check", "diagnose", "render"]
+__all__ = ["Check", "diagnose", "object_storage", "render"]
 
 LITTLE_DISK_BYTES, NO_DISK_BYTES = 10 * GIB, GIB
 LITTLE_MEMORY_BYTES = 4 * GIB  # a detector and a training worker side by side
@@ -50,7 +50,7 @@ def diagnose(store: str | None = None, *, nodes: Sequence[Mapping[str, object]] 
         _shared_memory(),
         _open_files(),
         *_disks(store),
-        *_object_storage(store),
+        *object_storage(store),
         *_weights(),
         *_optional(),
         *(_node(node) for node in nodes),
@@ -92,7 +92,8 @@ def _ray() -> list[Check]:
                 f"Sweeps and 'wildray submit' need it: {pip_command('ray[default]')}",
             )
         )
-    mode, token = os.environ.get("RAY_AUTH_MODE"), Path.home() / ".ray" / "auth_token"
+    mode = os.environ.get("RAY_AUTH_MODE")
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     found = (
         f"RAY_AUTH_MODE {mode or 'not set'}, RAY_AUTH_TOKEN {'set' if os.environ.get('RAY_AUTH_TOKEN') else 'not set'}"
     )
@@ -170,7 +171,7 @@ def _disks(store: str | None) -> list[Check]:
     return [_disk(name, Path(place).expanduser().absolute()) for name, place in places]
 
 
-def _object_storage(store: str | None) -> list[Check]:
+def object_storage(store: str | None) -> list[Check]:
     """Whether a store in object storage can be written from here, and read again."""
     if store is None or not is_remote(store):
         return []
@@ -238,4 +239,7 @@ def _node(node: Mapping[str, object]) -> Check:
     memory = float(amounts.get("memory", 0)) / GIB
     kinds = [key.removeprefix("accelerator_type:") for key in amounts if str(key).startswith("accelerator_type:")]
     gpus = f"{amounts.get('GPU', 0):g} GPU{' ' + ', '.join(kinds) if kinds else ''}"
-    return Check(name, "ok", f"{amounts.get('CPU', 0):g} CPUs, {gpus}, {memory:.1f} GiB for tasks")
+    known = node.get("Labels")
+    labels = dict(known) if isinstance(known, Mapping) else {}
+    shown = "".join(f", {key}={value}" for key, value in sorted(labels.items()) if not key.startswith("ray.io/"))
+    return Check(name, "ok", f"{amounts.get('CPU', 0):g} CPUs, {gpus}, {memory:.1f} GiB for tasks{shown}")

@@ -44,12 +44,3 @@ def task_cpus(nodes: Iterable[Node], workers: int) -> float:
     """
     cpus = sum(amounts(nodes, "CPU"))
     return max(0.1, min(1.0, cpus / workers / 2)) if cpus else 0.5
-
-
-def actor_cpus(nodes: Iterable[Node], actors: int) -> float:
-    """CPUs for each of so many actors: nine tenths of an even share, so that tasks beside them find some.
-
-    Never more than the largest node has: Ray would wait for a larger one without an end.
-    """
-    cpus = amounts(nodes, "CPU")
-    return 0.9 * min(sum(cpus) / actors, max(cpus)) if sum(cpus) else 0.9

@@ -17,7 +17,7 @@ from learning_store import DETECTIONS_DIGEST, PAIRS_DIGEST, make_store, tiny_con
 from wildray.errors import ConfigError, StageError
 from wildray.learning.attempts import _interruptible
 from wildray.learning.first_backbone import open_backbone
-from wildray.learning.placing import check_shares, cpu_share, place_workers
+from wildray.learning.placing import check_shares, cpu_share, even_share, place_workers
 from wildray.learning.train import pretrain
 from wildray.schema import DETECTIONS, PAIRS
 
@@ -81,6 +81,24 @@ def test_worker_counts_that_do_not_share_a_batch_evenly_are_named(settings, mess
 
 
 @pytest.mark.parametrize(
+    ("node_cpus", "workers", "expected"),
+    [
+        ([2], 1, 2),
+        ([2], 4, 0.5),
+        ([0, 1, 1], 1, 1),
+        ([0, 1, 1], 3, 0.5),
+        ([4, 1], 3, 4 / 3),
+        ([2, 2], 3, 1),
+        ([], 2, 0.5),
+    ],
+)
+def test_even_shares_are_the_largest_that_nodes_have_room_for(node_cpus, workers, expected):
+    share = even_share([float(cpus) for cpus in node_cpus], workers)
+    assert share == pytest.approx(expected)
+    assert sum(int(cpus / share + 1e-6) for cpus in node_cpus or [1]) >= workers
+
+
+@pytest.mark.parametrize(
     ("nodes", "settings", "expected"),
     [
         ([{"CPU": 2}], {"workers": 1}, (1, False, {"CPU": 2})),
@@ -90,12 +108,15 @@ def test_worker_counts_that_do_not_share_a_batch_evenly_are_named(settings, mess
         ([{"CPU": 16, "GPU": 2}], {"workers": 4}, (4, False, {"CPU": 4})),
         # a node of CPUs alone has no place for a worker that wants a GPU
         ([{"CPU": 64}, {"CPU": 8, "GPU": 4}], {"workers": 4}, (4, True, {"CPU": 2, "GPU": 1})),
-        # a cluster at rest, which grows when asked
-        ([], {"workers": 4, "scale__autoscale": True}, (4, False, {"CPU": 1})),
+        # a head that takes no work, and two small nodes
+        ([{}, {"CPU": 1}, {"CPU": 1}], {"workers": 2}, (2, False, {"CPU": 1})),
+        # a cluster that grows: what is not there yet is asked for, what is there is used as it is
+        ([{}], {"workers": 2, "scale__grows": True}, (2, False, {"CPU": 1})),
+        ([{}, {"CPU": 8}], {"workers": 2, "scale__grows": True}, (2, False, {"CPU": 4})),
         (
-            [],
-            {"workers": 4, "scale__autoscale": True, "scale__use_gpu": True, "scale__cpus_per_worker": 6},
-            (4, True, {"CPU": 6, "GPU": 1}),
+            [{}, {"CPU": 8}],
+            {"workers": 2, "scale__grows": True, "scale__use_gpu": True, "scale__cpus_per_worker": 4},
+            (2, True, {"CPU": 4, "GPU": 1}),
         ),
     ],
 )

@@ -19,9 +19,10 @@ from rich.table import Table
 
 from wildray.cli.cluster import connect, nodes
 from wildray.cli.options import config_of
-from wildray.cli.probing import probe_for
+from wildray.cli.probing import trainable
 from wildray.config import Config
 from wildray.errors import ConfigError, StageError
+from wildray.libraries import Check
 from wildray.store import Store, check_run_name
 
 logger = logging.getLogger(__name__)
@@ -73,16 +74,8 @@ def pretrain(arguments: argparse.Namespace) -> object:
     Of a run that was begun, train.epochs may grow (the learning rate then rises and falls once more), and how it is
     checkpointed, measured, fed and spread over workers may change; everything else is what it was.
     """
-    config, store = _checked(arguments, create=config_of(arguments).train.labels is not None)
-    from wildray.learning.first_backbone import check_backbone
-    from wildray.learning.ingest import check_labels
-    from wildray.learning.labels import with_imported_labels
-    from wildray.learning.methods import method_class
-
-    check_labels(config, method_class(config.train.method))
-    check_backbone(config.backbone)
-    config = with_imported_labels(config, store)
-    probe = probe_for(config, store, arguments.run_name, arguments.data)
+    config, store = checked(arguments, create=config_of(arguments).train.labels is not None)
+    config, probe = trainable(config, store, arguments.run_name, arguments.data)
     connect(arguments.address, verbose=arguments.verbose)
     from wildray.learning.train import pretrain as run_stage
 
@@ -131,7 +124,7 @@ def report(arguments: argparse.Namespace) -> object:
 
     With --sweep, of what the trials of a sweep came to, under way or ended: heat map, curves, importance, costs.
     """
-    config, store = _checked(arguments)
+    config, store = checked(arguments)
     if arguments.sweep is not None:
         from wildray.report.sweeps import report_sweep
 
@@ -199,10 +192,14 @@ def doctor(arguments: argparse.Namespace) -> object:
     from wildray.doctor import diagnose, render
 
     found: list[dict[str, object]] = []
+    on_nodes: list[Check] = []
     if arguments.address:
+        from wildray.cli.node_checks import check_nodes
+
         connect(arguments.address, verbose=arguments.verbose)
         found = nodes()
-    checks = diagnose(arguments.store, nodes=found)
+        on_nodes = check_nodes(arguments.store)
+    checks = [*diagnose(arguments.store, nodes=found), *on_nodes]
     if not arguments.json:
         render(checks)
     return {"checks": [dataclasses.asdict(check) for check in checks]}
@@ -231,12 +228,12 @@ def plain(result: Any) -> dict[str, Any]:
 
 def _ready(arguments: argparse.Namespace, *, create: bool = False) -> tuple[Config, Store]:
     """Settings and store, checked before Ray is started."""
-    config, store = _checked(arguments, create=create)
+    config, store = checked(arguments, create=create)
     connect(arguments.address, verbose=arguments.verbose)
     return config, store
 
 
-def _checked(arguments: argparse.Namespace, *, create: bool = False) -> tuple[Config, Store]:
+def checked(arguments: argparse.Namespace, *, create: bool = False) -> tuple[Config, Store]:
     """Settings and store, and whether what is named is there, without anything that takes seconds to import."""
     config = config_of(arguments)
     if getattr(arguments, "run_name", None) is not None:

@@ -20,6 +20,7 @@ from rich.table import Table
 from wildray.cli.cluster import connect
 from wildray.cli.commands import plain
 from wildray.cli.options import config_of
+from wildray.cli.pipeline import run_stages
 from wildray.config import Config
 from wildray.errors import ConfigError
 from wildray.labelled import labelled_digest
@@ -41,12 +42,6 @@ def demo(arguments: argparse.Namespace) -> object:
     arguments.preset = arguments.preset or "demo"
     config = config_of(arguments)
     store = Store.open(arguments.store, create=True)
-    from wildray.cli.tracking import log_evaluation, log_report
-    from wildray.learning.train import pretrain
-    from wildray.mining.detect import detect
-    from wildray.mining.mine import mine
-    from wildray.report import report
-    from wildray.retrieval.evaluate import evaluate
     from wildray.retrieval.probe import make_probe
 
     if store.is_remote:
@@ -58,16 +53,11 @@ def demo(arguments: argparse.Namespace) -> object:
     connect(arguments.address, verbose=arguments.verbose)
     if config.detect.detector == "motion":
         logger.info("demo: MegaDetector does not take drawn animals for animals, so the motion detector finds them")
-    stages["detect"] = plain(detect(_on_all_cpus(config), store, [str(reserve / "media")]))
-    stages["mine"] = plain(mine(config, store))
     data = str(reserve / "labelled" / "metadata.csv")
     probe = make_probe(config, store, labelled_digest(config, store, data))
-    stages["pretrain"] = plain(pretrain(config, store, run=RUN, probe=probe))
-    stages["evaluate"] = plain(evaluate(config, store, run=RUN, data=data))
-    log_evaluation(config, store, RUN, stages["evaluate"])
-    page = report(config, store, run=RUN)
-    log_report(config, store, RUN, page)
-    stages |= {"page": str(page.page), "seconds": time.monotonic() - begun}
+    media = [str(reserve / "media")]
+    stages |= run_stages(config, store, media, run=RUN, data=data, probe=probe, detect_config=_on_all_cpus(config))
+    stages["seconds"] = time.monotonic() - begun
     if not arguments.json:
         _print(stages, store)
     return stages

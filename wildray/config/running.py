@@ -46,15 +46,15 @@ class ScaleConfig(Section):
     gradients too (2), weights too (3)."""
     cpus_per_worker: float | None = Field(None, gt=0)
     """CPUs of a worker; default the cluster's CPUs shared out evenly."""
+    grows: bool = False
+    """Whether the cluster starts nodes when they are asked for (an autoscaler): pretrain then waits for those that are
+    not there yet; scale.use_gpu says whether they have GPUs, scale.cpus_per_worker how many CPUs each worker wants."""
     use_gpu: bool | None = None
     """Whether pretrain and embed use a GPU each; default where the cluster has enough."""
     decode_nodes: str | None = Field(None, pattern=r"^[^=\s]+=[^=\s]+$")
     """Ray label, KEY=VALUE, of the nodes that decode and mine (detect, mine, train.ingest ray); default any."""
     train_nodes: str | None = Field(None, pattern=r"^[^=\s]+=[^=\s]+$")
     """Ray label, KEY=VALUE, of the nodes that train and embed; default any."""
-    autoscale: bool = False
-    """Whether the cluster adds nodes when asked: pretrain then waits for workers that find no place yet, each with
-    cpus_per_worker CPUs (default 1) and, with use_gpu true, a GPU."""
 
 
 class TrackingConfig(Section):

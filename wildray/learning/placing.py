@@ -74,29 +74,30 @@ def place_workers(config: Config, nodes: Sequence[Mapping[str, float]]) -> Place
         nodes: Resources of each node that is alive, such as CPU and GPU.
 
     Raises:
-        ConfigError: The workers, or the fewest that will do, find no place, and ``scale.autoscale`` does not say that
-            nodes come when they are asked for.
+        ConfigError: The workers, or the fewest that will do, find no place, and the cluster does not grow.
     """
     scale = config.scale
     fewest = scale.workers if scale.min_workers is None else scale.min_workers
-    workers = scale.workers if fewest == scale.workers else (fewest, scale.workers)
-    if scale.autoscale:
-        cpus = scale.cpus_per_worker or 1.0
-        return Placement(workers, bool(scale.use_gpu), {"CPU": cpus, "GPU": 1.0} if scale.use_gpu else {"CPU": cpus})
     num_gpus = sum(node.get("GPU", 0.0) for node in nodes)
     use_gpu = scale.use_gpu if scale.use_gpu is not None else num_gpus >= fewest
-    if use_gpu and num_gpus < fewest:
+    if use_gpu and num_gpus < fewest and not scale.grows:
         raise ConfigError(
             f"scale.workers: got {fewest} workers that want a GPU each, the cluster has {num_gpus:g} GPUs, "
-            f"expected at most {num_gpus:g} workers, or --scale.use-gpu false."
+            f"expected at most {num_gpus:g} workers, or --scale.use-gpu false, or --scale.grows true where the cluster "
+            f"starts nodes when they are asked for."
         )
     node_cpus = [node.get("CPU", 0.0) for node in nodes]
     # as many as find a place now: what comes later is asked for in the same shares
     most = min(scale.workers, max(fewest, int(num_gpus) if use_gpu else int(sum(node_cpus))))
     node_gpus = [int(node.get("GPU", 0.0)) for node in nodes] if use_gpu else None
-    cpus = cpu_share(node_cpus, most, asked=scale.cpus_per_worker, node_gpus=node_gpus)
+    try:
+        cpus = cpu_share(node_cpus, most, asked=scale.cpus_per_worker, node_gpus=node_gpus)
+    except ConfigError:
+        if not scale.grows:
+            raise
+        cpus = scale.cpus_per_worker or 1.0  # what nodes that come will have is not known
     resources = {"CPU": cpus, "GPU": 1.0} if use_gpu else {"CPU": cpus}
-    return Placement(workers, use_gpu, resources)
+    return Placement(scale.workers if fewest == scale.workers else (fewest, scale.workers), use_gpu, resources)
 
 
 def cpu_share(
@@ -132,8 +133,22 @@ def cpu_share(
     each = "" if asked is None else f" with {asked:g} CPUs each"
     raise ConfigError(
         f"scale.workers: got {workers} workers{each}, the cluster has {sum(node_cpus):g} CPUs, expected at most {room} "
-        f"workers. More of them share CPUs only where --scale.cpus-per-worker is given, below 1."
+        f"workers. More of them share CPUs only where --scale.cpus-per-worker is given, below 1; a cluster that starts "
+        f"nodes when they are asked for wants --scale.grows true."
     )
+
+
+def even_share(node_cpus: Sequence[float], workers: int) -> float:
+    """The largest share of CPUs, fractions too, of which all nodes together have one for every worker.
+
+    Args:
+        node_cpus: CPUs of each node; where there is none yet, a node of one CPU is assumed to come.
+        workers: How many must be placed at once, at least one.
+    """
+    nodes = [cpus for cpus in node_cpus if cpus > 0] or [1.0]
+    # at the largest, some node is filled by whole shares
+    shares = {cpus / count for cpus in nodes for count in range(1, workers + 1)}
+    return max(share for share in shares if sum(int(cpus / share + 1e-6) for cpus in nodes) >= workers)
 
 
 def _listed(numbers: Sequence[int]) -> str:

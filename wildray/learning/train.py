@@ -32,6 +32,7 @@ from wildray.learning.records import lineage
 from wildray.learning.run import begun_settings, check_settings, claim_run, finished_result
 from wildray.learning.settled import with_settled_background, with_settled_places
 from wildray.learning.strategy import check_strategy, shard_of
+from wildray.learning.worker import num_machines
 from wildray.store import Store, check_run_name
 
 logger = logging.getLogger(__name__)
@@ -199,9 +200,7 @@ def _tracked(
     from wildray import runlog
 
     tracking = job.config.tracking
-    runlog.check_uri(
-        runlog.uri_of(tracking, job.store.root), num_nodes=sum(bool(node["Alive"]) for node in ray.nodes())
-    )
+    runlog.check_uri(runlog.uri_of(tracking, job.store.root), num_nodes=num_machines())
     tags = {"stage": "pretrain", "pairs": job.pairs, **tags}
     with runlog.open_in(tracking, job.store.root, job.run, tags) as log:
         log.params(job.config.model_dump(mode="json", exclude={"simulate"}))

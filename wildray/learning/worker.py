@@ -41,6 +41,11 @@ def alive_nodes() -> list[dict[str, Any]]:
     return [node for node in nodes() if node["Alive"]]
 
 
+def num_machines() -> int:
+    """Machines of the cluster; nodes of one address are one, as on a laptop that stands for several."""
+    return len({node["NodeManagerAddress"] for node in alive_nodes()})
+
+
 def _report(metrics: Mapping[str, float]) -> None:
     ray.train.report(dict(metrics))  # a barrier: no worker runs ahead into an epoch that another is still measuring
 

@@ -27,7 +27,8 @@ from wildray.config import Config
 from wildray.errors import StoreError, WildrayError, error_to_bytes, raise_error_bytes
 from wildray.labelled import labelled_digest
 from wildray.learning.backbone import Backbone
-from wildray.nodes import actor_cpus, amounts, of_kind, selector
+from wildray.learning.placing import even_share
+from wildray.nodes import amounts, of_kind, selector
 from wildray.packs import PackReader
 from wildray.retrieval.forward import load_images, unit_vectors
 from wildray.retrieval.models import device_of, frozen_backbone
@@ -206,7 +207,8 @@ def _embed_on_ray(worker: ChunkEmbedder, pending: list[str], config: Config) -> 
     listed: Callable[[], list[dict[str, Any]]] = ray.nodes
     nodes = of_kind(listed(), config.scale.train_nodes)
     num_actors = min(config.scale.workers, len(pending))
-    cpus = config.scale.cpus_per_worker or actor_cpus(nodes, num_actors)
+    # a little of every CPU is left: with all of them taken by actors the task that reads the names could never start
+    cpus = config.scale.cpus_per_worker or 0.9 * even_share(amounts(nodes, "CPU"), num_actors)
     use_gpu, num_gpus = config.scale.use_gpu, sum(amounts(nodes, "GPU"))
     gpus = num_gpus >= num_actors if use_gpu is None else use_gpu
     names = ray.data.from_items([{"chunk": name} for name in pending], override_num_blocks=len(pending))
