@@ -1,12 +1,12 @@
 """What a million media cost the driver of ``detect``: time per row, memory, files, and a second call.
 
-    python -m bench.driver_scale [--rows 10000,100000,1000000] [--footage 120s] [--out docs/driver.md]
+    python -m bench.driver_scale [--rows 10000,100000,1000000] [--chunk 120s] [--out docs/driver.md]
 
 In: counts of media. Out: a table. The media are rows of a Parquet manifest whose files are not there: listing,
 identifying, planning, Ray Data's tasks, chunk records and counting run as they do with files, and nothing is decoded.
-Each becomes a row that says so, the most that judging can have to do. Each count runs in a process and a Ray of its own;
-a call on one medium beforehand starts the workers, and what such a call takes once they run is the start-up that is
-left out of the time per row. A fake decoder would add the time of the rows that it makes, which is the workers' and no
+Each becomes a row that says so, the most that judging can have to do. Each count runs in a process and a Ray of its
+own; calls on one medium beforehand start the workers, and what such a call takes once they run is the start-up that
+is left out of the time per row. A fake decoder would add the time of the rows that it makes, which is the workers' and no
 driver's.
 """
 
@@ -96,7 +96,7 @@ class Peak:
 
 
 def write_manifest(path: Path, num_rows: int, *, first: int = 0) -> Path:
-    """A Parquet manifest of stills that are not there: 2,000 of each camera, ten minutes apart, every tenth shuffled."""
+    """A Parquet manifest of stills that are not there: 2,000 of each camera, ten minutes apart, shuffled."""
     number = np.arange(first, first + num_rows)
     camera = number // MEDIA_PER_CAMERA
     order = np.random.default_rng(first).permutation(num_rows)
@@ -185,7 +185,16 @@ def page(results: Sequence[dict[str, Any]], *, chunk: str, workers: int) -> str:
     """The results as Markdown."""
     least = min(results, key=lambda found: found["rows"])
     header = ["rows", "chunks", "wall s", "driver CPU s", "us per row", "ratio", "driver CPU us per row"]
-    header += ["driver MB", "all MB", "files", "MB", "largest file MB", "nothing new, s", f"{NEW_MEDIA:,} new, s", "load"]
+    header += [
+        "driver MB",
+        "all MB",
+        "files",
+        "MB",
+        "largest file MB",
+        "nothing new, s",
+        f"{NEW_MEDIA:,} new, s",
+        "load",
+    ]
     rows = []
     for found in results:
         first, again, more = (found["calls"][name] for name in ("first", "again", "more"))
@@ -221,8 +230,8 @@ def page(results: Sequence[dict[str, Any]], *, chunk: str, workers: int) -> str:
             "",
             "Time per row leaves out what a call on one medium takes once Ray and its workers run "
             f"({start_up} s). The ratio is against the fewest rows: "
-            f"{MAX_RATIO} at most is asked for, and {MAX_MB:,} MB of the driver. Driver MB: peak of its resident memory "
-            "above that before the call, the most of the three calls. All MB: of the first call, driver, Ray's "
+            f"{MAX_RATIO} at most is asked for, and {MAX_MB:,} MB of the driver. Driver MB: peak of its resident "
+            "memory above that before the call, the most of the three calls. All MB: of the first call, driver, Ray's "
             "processes and object store together. Files and MB: of the store after the first call. Then the same "
             f"manifest again, and with a second one of {NEW_MEDIA:,} further media.",
             "",

@@ -1,24 +1,41 @@
 """Chunks of detection: which media are worked on and committed together.
 
-In: Media rows that are new to the store. Out: plans of chunks, ordered by camera and time and bounded by minutes of
-footage, each a list of media with their windows. Chunks of a fixed number of files would hold seconds of one
-collection and days of another.
+In: Media rows that are new to the store, as a table. Out: parts of a plan, tables of the same rows ordered by camera
+and time, with the chunk of each, which is bounded by minutes of footage. Chunks of a fixed number of files would hold
+seconds of one collection and days of another. The rows stay columns all the way: as Python objects a million of them
+would take gigabytes.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from wildray.config import DetectConfig
-from wildray.schema import hash64
+from wildray.mining.clock import clock_flags
+from wildray.schema import MEDIA, hash64
 
 STILL_S = 0.5
 """Footage that a still counts for in a chunk, in seconds: about the cost of one frame."""
+MAX_CHUNKS = 50_000
+"""Chunks of one call: where ``detect.chunk`` would make more, they are longer. Each is five files and a task."""
+PART_ROWS = 16_384
+PART_CHUNKS = 1_024
+"""A part of a plan, which is one file, holds at most so many media (unless one chunk has more) and chunks."""
 
 Row = dict[str, Any]
+
+PLAN = MEDIA.append(pa.field("chunk", pa.string(), nullable=False))
+"""Columns of a plan."""
+_WIDE = pa.schema([field.with_type(pa.large_string()) if field.type == pa.string() else field for field in MEDIA])
+"""Of tens of millions of rows the addresses alone are more than the 2 GB that a column of plain strings can hold."""
 
 
 def windows(row: Mapping[str, Any], window_s: float) -> list[tuple[float, float | None]]:
@@ -39,51 +56,68 @@ def windows(row: Mapping[str, Any], window_s: float) -> list[tuple[float, float 
     return [(start, starts[index + 1] if index + 1 < count else None) for index, start in enumerate(starts)]
 
 
-def plan_chunks(rows: Sequence[Row], config: DetectConfig, *, first: int) -> dict[str, Row]:
-    """Group media into chunks.
+def plan_chunks(media: pa.Table, config: DetectConfig, *, first: int) -> Iterator[pa.Table]:
+    """Group media into chunks, and judge their clocks by each other.
 
     Args:
-        rows: New Media rows, in any order.
+        media: New Media rows, in any order; ``clock_flag`` is set here.
         config: ``chunk`` bounds the footage of a chunk; a longer file is a chunk of its own.
         first: Number of the first chunk.
 
-    Returns:
-        Content by chunk id: ``media`` (rows as ``to_json`` writes them) and ``windows`` (a list per medium).
+    Yields:
+        Parts of the plan: tables of ``PLAN``, all rows of a chunk in one part.
     """
-    chunks: dict[str, Row] = {}
-    group: list[Row] = []
-    footage_s = 0.0
-
-    def close() -> None:
-        number = first + len(chunks)
-        chunk = f"{number:06d}-{hash64(row['media_id'] for row in group) & 0xFFFFFFFF:08x}"
-        parts = [windows(row, config.window.seconds) for row in group]
-        chunks[chunk] = {"media": [to_json(row) for row in group], "windows": parts}
-
-    for row in sorted(rows, key=_camera_and_time):
-        length_s = (row["duration_s"] or STILL_S) if row["kind"] == "video" else STILL_S
-        if group and footage_s + length_s > config.chunk.seconds:
-            close()
-            group, footage_s = [], 0.0
-        group.append(row)
-        footage_s += length_s
-    if group:
-        close()
-    return chunks
+    media = media.cast(_WIDE).combine_chunks()
+    flags = pa.array(clock_flags(*_clock_columns(media)), pa.large_string())
+    media = media.set_column(MEDIA.get_field_index("clock_flag"), _WIDE.field("clock_flag"), flags)
+    order = pc.sort_indices(media, [(name, "ascending") for name in ("camera_id", "captured_at", "uri")])
+    bounds = _bounds(_footage_s(media).take(order).to_numpy().tolist(), config.chunk.seconds)
+    begin = 0
+    while begin < len(bounds) - 1:
+        end = begin + 1
+        while end < len(bounds) - 1 and end - begin < PART_CHUNKS and bounds[end + 1] - bounds[begin] <= PART_ROWS:
+            end += 1
+        part = media.take(order.slice(bounds[begin], bounds[end] - bounds[begin])).cast(MEDIA)
+        yield _named(part, bounds[begin : end + 1], first + begin)
+        begin = end
 
 
-def to_json(row: Mapping[str, Any]) -> Row:
-    """A Media row with its time as text."""
-    at = row["captured_at"]
-    return {**row, "captured_at": at.isoformat() if at is not None else None}
+def _clock_columns(media: pa.Table) -> tuple[list[str], list[str], list[int | None]]:
+    cameras = media["camera_id"].combine_chunks().dictionary_encode()
+    names = cameras.dictionary.to_pylist()  # one string for all files of a camera
+    captured_at_us = media["captured_at"].cast(pa.int64()).to_pylist()
+    return [names[code] for code in cameras.indices.to_pylist()], media["uri"].to_pylist(), captured_at_us
+
+
+def _footage_s(media: pa.Table) -> pa.Array:
+    known_s = pc.fill_null(media["duration_s"], 0.0)
+    counted = pc.and_(pc.equal(media["kind"], "video"), pc.not_equal(known_s, 0.0))
+    return pc.if_else(counted, known_s, STILL_S).combine_chunks()
+
+
+def _bounds(footage_s: Sequence[float], chunk_s: float) -> list[int]:
+    """First row of each chunk, and the number of rows."""
+    chunk_s = max(chunk_s, sum(footage_s) / MAX_CHUNKS)
+    bounds, so_far_s = [0], 0.0
+    for index, length_s in enumerate(footage_s):
+        if index > bounds[-1] and so_far_s + length_s > chunk_s:
+            bounds.append(index)
+            so_far_s = 0.0
+        so_far_s += length_s
+    return [*bounds, len(footage_s)]
+
+
+def _named(part: pa.Table, bounds: Sequence[int], first: int) -> pa.Table:
+    """A part with the names of its chunks, which follow from their number and their media."""
+    ids = part["media_id"].to_pylist()
+    sizes: npt.NDArray[np.int64] = np.diff(np.asarray(bounds))
+    names = []
+    for number, (begin, size) in enumerate(zip(np.cumsum(sizes) - sizes, sizes, strict=True), start=first):
+        names.append(f"{number:06d}-{hash64(ids[begin : begin + size]) & 0xFFFFFFFF:08x}")
+    return part.append_column(PLAN.field("chunk"), pa.array(np.repeat(names, sizes), pa.string()))
 
 
 def from_json(row: Mapping[str, Any]) -> Row:
-    """The Media row that ``to_json`` wrote."""
+    """A Media row of a plan as JSON, which earlier versions wrote."""
     at = row["captured_at"]
     return {**row, "captured_at": dt.datetime.fromisoformat(at) if at is not None else None}
-
-
-def _camera_and_time(row: Mapping[str, Any]) -> tuple[str, float, str]:
-    at = row["captured_at"]
-    return (row["camera_id"], at.timestamp() if at is not None else math.inf, row["uri"])

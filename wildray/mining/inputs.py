@@ -9,12 +9,13 @@ would merge the ``100EKTAM`` folders that every camera of a maker has.
 from __future__ import annotations
 
 import csv
+import functools
 import glob
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
@@ -54,11 +55,14 @@ PLAYLIST_SUFFIXES = frozenset(
 )
 MANIFEST_SUFFIXES = frozenset((".csv", ".parquet"))
 
+_MANIFEST_BATCH = 16_384
+"""Rows of a Parquet manifest that are Python objects at a time."""
+
 _CARD_FOLDER = re.compile(r"DCIM|[1-9]\d\d(?=\d*[A-Z_])[0-9A-Z_]{5}")
 """Folders that cameras make themselves (Design rule for Camera File system): counters, not places."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MediaItem:
     """One file of a collection.
 
@@ -98,7 +102,7 @@ def find_media(inputs: Sequence[str], *, time_zone: str = "UTC") -> list[MediaIt
     items: list[MediaItem] = []
     for text in inputs:
         path = _local_path(text)
-        suffix = Path(path).suffix.lower()
+        suffix = _suffix(path)
         if os.path.isdir(path):
             items += _from_folder(path, named=text)
         elif os.path.exists(path) and suffix in MANIFEST_SUFFIXES:
@@ -117,7 +121,8 @@ def find_media(inputs: Sequence[str], *, time_zone: str = "UTC") -> list[MediaIt
     unique: dict[str, MediaItem] = {}
     for item in items:
         unique.setdefault(item.uri, item)
-    return sorted(unique.values(), key=lambda item: (natural_key(item.camera_id), natural_key(item.uri)))
+    of_camera = functools.cache(natural_key)  # one key for all files of a camera
+    return sorted(unique.values(), key=lambda item: (of_camera(item.camera_id), natural_key(item.uri)))
 
 
 _KNOWN = (
@@ -128,10 +133,14 @@ _KNOWN = (
 
 def kind_of(path: str) -> Kind | None:
     """``video`` or ``still`` by the name; playlists count as videos, and are refused when opened; None otherwise."""
-    suffix = Path(path).suffix.lower()
+    suffix = _suffix(path)
     if suffix in STILL_SUFFIXES:
         return "still"
-    return "video" if suffix in VIDEO_SUFFIXES | PLAYLIST_SUFFIXES else None
+    return "video" if suffix in VIDEO_SUFFIXES or suffix in PLAYLIST_SUFFIXES else None
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
 
 
 def camera_of(path: str, root: str) -> str:
@@ -225,10 +234,10 @@ def _placed_folder(folder: str) -> str:
 
 
 def _from_manifest(path: str, *, time_zone: str) -> list[MediaItem]:
-    rows = _read_manifest(path)
     folder = os.path.dirname(path)
     items = []
-    for number, row in enumerate(rows, start=1):
+    cameras: dict[str, str] = {}  # one string for all files of a camera
+    for number, row in enumerate(_manifest_rows(path), start=1):
         uri, camera, time = (row.get(name, "").strip() for name in ("uri", "camera_id", "captured_at"))
         if not uri:
             raise DataError(f"{path}: row {number} has no uri.")
@@ -241,28 +250,33 @@ def _from_manifest(path: str, *, time_zone: str) -> list[MediaItem]:
                 f"{path}: row {number}: captured_at is {time!r}, expected such as 2024-05-01T06:30:00+02:00 "
                 "(without the zone, detect.time_zone applies)."
             )
-        below = PurePath(local).is_relative_to(folder)
-        camera = camera or camera_of(local, folder if below else os.path.dirname(local))
-        items.append(MediaItem(local, kind, camera, time or None))
+        if not camera:
+            below = PurePath(local).is_relative_to(folder)
+            camera = camera_of(local, folder if below else os.path.dirname(local))
+        items.append(MediaItem(local, kind, cameras.setdefault(camera, camera), time or None))
     if not items:
         raise DataError(f"{path}: the manifest has no rows.")
     return items
 
 
-def _read_manifest(path: str) -> list[dict[str, str]]:
+def _manifest_rows(path: str) -> Iterator[dict[str, str]]:
+    """Rows of a manifest as text, some at a time."""
+    columns: list[str] = []
     try:
         if path.lower().endswith(".parquet"):
-            table = pq.read_table(path)
-            columns = table.column_names
-            wanted = [name for name in ("uri", "camera_id", "captured_at") if name in columns]
-            raw = table.select(wanted).to_pylist()
-            rows = [{name: _as_text(value) for name, value in row.items()} for row in raw]
+            with pq.ParquetFile(path) as table:
+                columns = table.schema_arrow.names
+                wanted = [name for name in ("uri", "camera_id", "captured_at") if name in columns]
+                for batch in table.iter_batches(batch_size=_MANIFEST_BATCH, columns=wanted) if "uri" in wanted else ():
+                    for raw in batch.to_pylist():
+                        yield {name: _as_text(value) for name, value in raw.items()}
         else:
             with open(path, newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file)
                 columns = [name.strip() for name in reader.fieldnames or []]
                 reader.fieldnames = columns
-                rows = [{name: value or "" for name, value in row.items() if name is not None} for row in reader]
+                for row in reader if "uri" in columns else ():
+                    yield {name: value or "" for name, value in row.items() if name is not None}
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
         raise DataError(
             f"{path}: not readable as a manifest ({error}). Expected a UTF-8 CSV or Parquet table."
@@ -272,7 +286,6 @@ def _read_manifest(path: str) -> list[dict[str, str]]:
             f"{path}: the manifest has the columns {', '.join(columns) or 'none'}; expected uri, and if wanted "
             "camera_id and captured_at."
         )
-    return rows
 
 
 def _as_text(value: object) -> str:
