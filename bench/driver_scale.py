@@ -6,7 +6,7 @@ In: counts of media. Out: a table. The media are rows of a Parquet manifest whos
 identifying, planning, Ray Data's tasks, chunk records and counting run as they do with files, and nothing is decoded.
 Each becomes a row that says so, the most that judging can have to do. Each count runs in a process and a Ray of its
 own; calls on one medium beforehand start the workers, and what such a call takes once they run is the start-up that
-is left out of the time per row. A fake decoder would add the time of the rows that it makes, which is the workers' and no
+is left out of the time per row. A fake decoder would add the time of the rows it makes, which is the workers', no
 driver's.
 """
 
