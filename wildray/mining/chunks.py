@@ -67,6 +67,8 @@ def plan_chunks(media: pa.Table, config: DetectConfig, *, first: int) -> Iterato
     Yields:
         Parts of the plan: tables of ``PLAN``, all rows of a chunk in one part.
     """
+    if media.num_rows == 0:
+        return
     media = media.cast(_WIDE).combine_chunks()
     flags = pa.array(clock_flags(*_clock_columns(media)), pa.large_string())
     media = media.set_column(MEDIA.get_field_index("clock_flag"), _WIDE.field("clock_flag"), flags)

@@ -14,11 +14,10 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 
@@ -28,7 +27,9 @@ from wildray.mining.chunks import Row, plan_chunks
 from wildray.mining.clock import captured
 from wildray.mining.detectors import make_detector
 from wildray.mining.detectors.results import Results, read_results
+from wildray.mining.detectors.results_file import SCHEME
 from wildray.mining.failures import failures
+from wildray.mining.fresh import new_media
 from wildray.mining.media import MediaItem, find_media, identify, probe
 from wildray.mining.sandbox import FrameSource
 from wildray.mining.windows import ChunkWorker
@@ -47,17 +48,13 @@ SCAN_BATCH = 16
 SCAN_BLOCK = 1_024
 TASKS_PER_CPU = 32
 """Files probed by one Ray task: so many that there are 32 tasks for each CPU, but at least 16 and at most 1,024."""
+SCAN_ROUND = 131_072
+"""Files that Ray's object store holds rows of at a time."""
 MOST_BLOCKS = 1_024
 BLOCKS_PER_WORKER = 16
 """Ray Data's driver keeps a task and its metadata for every block: beyond so many, a task does several chunks."""
 MOST_SHOWN = 20
 """Media of which it is said why they failed."""
-_BLOCK = pa.schema(
-    [
-        *(pa.field(name, pa.string()) for name in ("media_id", "uri", "kind", "camera_id", "captured_at")),
-        pa.field("num_duplicates", pa.int32()),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -115,16 +112,16 @@ def detect(config: Config, store: Store, media: Sequence[str]) -> DetectResult:
             "detect: %d media with %s, collection %s", len(items), detector.name if detector else "results", digest
         )
         collection.begin({"detect": config.detect.model_dump(mode="json"), "facts": facts})
-        ids = identify(items)
-        media_ids, new = _plan(config, collection, items, ids, results)
-        del items
+        media_ids, new = new_media(items, identify(items), collection.covering())
+        del items  # of millions, they take more memory than all that follows
+        _plan(config, collection, new, results)
         finished = _work(config, collection, results)
     num_failed, failed = failures(collection, finished, media_ids, most=MOST_SHOWN)
     result = DetectResult(
         num_media=len(media_ids),
         num_done=len(media_ids) - num_failed,
         num_failed=num_failed,
-        num_new=new,
+        num_new=new.num_rows,
         num_frames=sum(record["num_frames"] for record in finished.values()),
         num_detections=sum(record["num_detections"] for record in finished.values()),
         digest=digest,
@@ -147,63 +144,35 @@ def _inputs(config: Config, media: Sequence[str]) -> tuple[Results | None, list[
     return results, results.items(at_hand)
 
 
-def _plan(
-    config: Config,
-    collection: Collection,
-    items: Sequence[MediaItem],
-    ids: npt.NDArray[np.bytes_],
-    results: Results | None,
-) -> tuple[npt.NDArray[np.bytes_], int]:
-    """Plan chunks over the media that no chunk covers.
-
-    Returns:
-        The ids of the items, each once (several items under one id are duplicates), and how many of them are new.
-    """
-    media_ids, first, counts = np.unique(ids, return_index=True, return_counts=True)
-    fresh = ~np.isin(media_ids, np.asarray(collection.covering(), "S32"))
-    if not fresh.any():
-        return media_ids, 0
-    logger.info("detect: %d new media", fresh.sum())
-    new = [
-        _New(media_id.decode(), items[index], int(count) - 1)
-        for media_id, index, count in zip(media_ids[fresh], first[fresh], counts[fresh], strict=True)
-    ]
-    absent = [results is not None and results.is_absent(one.item.uri) for one in new]
+def _plan(config: Config, collection: Collection, new: pa.Table, results: Results | None) -> None:
+    """Plan chunks over new media (``fresh.NEW``)."""
+    if new.num_rows == 0:
+        return
+    logger.info("detect: %d new media", new.num_rows)
     tables = [MEDIA.empty_table()]
     if results is not None:
-        tables += _absent(config, results, list(itertools.compress(new, absent)))
-    at_hand = [one for one, gone in zip(new, absent, strict=True) if not gone]
-    if at_hand:
-        tables += tracked(_probed(config, at_hand), len(at_hand), "reading headers", weigh=len)
-    num_new = len(new)
-    del new, at_hand
-    media = pa.concat_tables(tables)
-    tables.clear()
-    collection.plan_rows(plan_chunks(media, config.detect, first=len(collection.planned())), covers="media_id")
-    return media_ids, num_new
+        absent = pc.starts_with(new["uri"], SCHEME)
+        tables += _absent(config, results, new.filter(absent))
+        new = new.filter(pc.invert(absent))
+    if new.num_rows:
+        tables += tracked(_probed(config, new), new.num_rows, "reading headers", weigh=len)
+    parts = plan_chunks(pa.concat_tables(tables), config.detect, first=len(collection.planned()))
+    collection.plan_rows(parts, covers="media_id")
 
 
-class _New(NamedTuple):
-    """A medium that the collection does not have."""
-
-    media_id: str
-    item: MediaItem
-    num_duplicates: int
-
-
-def _absent(config: Config, results: Results, media: Sequence[_New]) -> Iterator[pa.Table]:
+def _absent(config: Config, results: Results, new: pa.Table) -> Iterator[pa.Table]:
     """Media rows of media that only a results file knows."""
-    for first in range(0, len(media), SCAN_BLOCK):
+    for batch in new.to_batches(max_chunksize=SCAN_BLOCK):
         rows = []
-        for one in media[first : first + SCAN_BLOCK]:
-            capture = captured({}, given=one.item.captured_at, time_zone=config.detect.time_zone)
+        for given in batch.to_pylist():
+            capture = captured({}, given=given["captured_at"], time_zone=config.detect.time_zone)
             when = {"captured_at": capture.at, "captured_at_text": capture.text, "captured_at_zone": capture.zone}
-            more = {"media_id": one.media_id, "num_duplicates": one.num_duplicates, "clock_flag": "none"}
-            rows.append({**results.media_row(one.item), **when, **more})
+            known = {name: given[name] for name in ("media_id", "num_duplicates")}
+            rows.append({**results.media_row(_item(given)), **when, **known, "clock_flag": "none"})
         yield pa.Table.from_pylist(rows, schema=MEDIA)
 
 
-def _probed(config: Config, media: Sequence[_New]) -> Iterator[pa.Table]:
+def _probed(config: Config, new: pa.Table) -> Iterator[pa.Table]:
     """Media rows of new media, probed by Ray tasks."""
     options = _source_options(config.detect)
     zone, max_bytes = config.detect.time_zone, config.detect.max_file_gb * 1e9
@@ -212,34 +181,25 @@ def _probed(config: Config, media: Sequence[_New]) -> Iterator[pa.Table]:
         rows = []
         with FrameSource(**options) as source:
             for given in batch.to_pylist():
-                item = MediaItem(given["uri"], given["kind"], given["camera_id"], given["captured_at"])
-                row = probe(item, source=source, time_zone=zone, max_file_bytes=max_bytes)
+                row = probe(_item(given), source=source, time_zone=zone, max_file_bytes=max_bytes)
                 rows.append(row | {name: given[name] for name in ("media_id", "num_duplicates")})
         return pa.Table.from_pylist(rows, schema=MEDIA)
 
-    size = min(SCAN_BLOCK, max(SCAN_BATCH, len(media) // (TASKS_PER_CPU * _num_cpus())))
-    blocks = [_block(media[first : first + size]) for first in range(0, len(media), size)]
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    size = min(SCAN_BLOCK, max(SCAN_BATCH, new.num_rows // (TASKS_PER_CPU * cpus)))
     where = selector(config.scale.decode_nodes)
-    scanned = ray.data.from_arrow(blocks).map_batches(
-        probe_batch, batch_size=None, batch_format="pyarrow", num_cpus=_cpus(config) / 2, label_selector=where
-    )
-    batches: Iterable[Any] = scanned.iter_batches(batch_size=None, batch_format="pyarrow")
-    for table in batches:
-        yield table.cast(MEDIA)
+    for begin in range(0, new.num_rows, SCAN_ROUND):
+        some = new.slice(begin, SCAN_ROUND)
+        scanned = ray.data.from_arrow([some.slice(at, size) for at in range(0, some.num_rows, size)]).map_batches(
+            probe_batch, batch_size=None, batch_format="pyarrow", num_cpus=_cpus(config) / 2, label_selector=where
+        )
+        batches: Iterable[Any] = scanned.iter_batches(batch_size=None, batch_format="pyarrow")
+        # what Ray gives lies in its object store, and is kept there for as long as it is referred to
+        yield pa.concat_tables(table.cast(MEDIA) for table in batches).combine_chunks()
 
 
-def _block(media: Sequence[_New]) -> pa.Table:
-    """What a task is told of media that it is to probe."""
-    columns = {name: [getattr(one.item, name) for one in media] for name in ("uri", "kind", "camera_id", "captured_at")}
-    columns |= {name: [getattr(one, name) for one in media] for name in ("media_id", "num_duplicates")}
-    try:
-        return pa.table(columns, schema=_BLOCK)
-    except UnicodeEncodeError as error:
-        raise DataError(f"{error.object!r}: a name that is not UTF-8. Rename the file or folder.") from None
-
-
-def _num_cpus() -> int:
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+def _item(given: Row) -> MediaItem:
+    return MediaItem(given["uri"], given["kind"], given["camera_id"], given["captured_at"])
 
 
 def _work(config: Config, collection: Collection, results: Results | None) -> dict[str, Any]:
