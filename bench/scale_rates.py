@@ -93,7 +93,7 @@ def measure(*, frame_size: str, num_videos: int) -> dict[str, Any]:
         simulate(config, Path(name) / "world", workers=2)
         items = [item for item in find_media([str(Path(name) / "world" / "media")]) if item.kind == "video"]
         with cpu_s(spent, "identify"):
-            ids = identify(items)
+            ids = identify([item.uri for item in items])
         with cpu_s(spent, "probe"), FrameSource() as source:
             rows = [probe(item, source=source) | {"media_id": i.decode()} for item, i in zip(items, ids, strict=True)]
         media = pa.Table.from_pylist(rows, schema=MEDIA)

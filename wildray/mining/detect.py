@@ -12,7 +12,7 @@ import functools
 import itertools
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,16 +24,16 @@ import ray.data
 from wildray.config import Config, DetectConfig
 from wildray.errors import DataError, StageError, WildrayError, error_to_bytes, raise_error_bytes
 from wildray.mining.chunks import Row, plan_chunks
-from wildray.mining.clock import captured
 from wildray.mining.detectors import make_detector
 from wildray.mining.detectors.results import Results, read_results
 from wildray.mining.detectors.results_file import SCHEME
 from wildray.mining.failures import failures
 from wildray.mining.fresh import new_media
-from wildray.mining.media import MediaItem, find_media, identify, probe
+from wildray.mining.media import MediaItem, find_media
 from wildray.mining.sandbox import FrameSource
+from wildray.mining.scan import absent_rows, cpus_per_task, identified, probed_rows, source_options
 from wildray.mining.windows import ChunkWorker
-from wildray.nodes import of_kind, selector, task_cpus
+from wildray.nodes import selector
 from wildray.progress import tracked
 from wildray.schema import MEDIA
 from wildray.store import Collection, Store
@@ -44,12 +44,6 @@ NOT_IN_DIGEST = {"decode_timeout", "decode_memory_mb", "max_file_gb", "max_faile
 """Settings that decide whether a file can be looked at, not what is seen in it."""
 DIGEST_VERSION = 2
 """Raised when the code finds other boxes, frames or crops than before from equal settings."""
-SCAN_BATCH = 16
-SCAN_BLOCK = 1_024
-TASKS_PER_CPU = 32
-"""Files probed by one Ray task: so many that there are 32 tasks for each CPU, but at least 16 and at most 1,024."""
-SCAN_ROUND = 131_072
-"""Files that Ray's object store holds rows of at a time."""
 MOST_BLOCKS = 1_024
 BLOCKS_PER_WORKER = 16
 """Ray Data's driver keeps a task and its metadata for every block: beyond so many, a task does several chunks."""
@@ -112,7 +106,7 @@ def detect(config: Config, store: Store, media: Sequence[str]) -> DetectResult:
             "detect: %d media with %s, collection %s", len(items), detector.name if detector else "results", digest
         )
         collection.begin({"detect": config.detect.model_dump(mode="json"), "facts": facts})
-        media_ids, new = new_media(items, identify(items), collection.covering())
+        media_ids, new = new_media(items, identified(config, items), collection.covering())
         del items  # of millions, they take more memory than all that follows
         _plan(config, collection, new, results)
         finished = _work(config, collection, results)
@@ -152,54 +146,12 @@ def _plan(config: Config, collection: Collection, new: pa.Table, results: Result
     tables = [MEDIA.empty_table()]
     if results is not None:
         absent = pc.starts_with(new["uri"], SCHEME)
-        tables += _absent(config, results, new.filter(absent))
+        tables += absent_rows(config, results, new.filter(absent))
         new = new.filter(pc.invert(absent))
     if new.num_rows:
-        tables += tracked(_probed(config, new), new.num_rows, "reading headers", weigh=len)
+        tables += tracked(probed_rows(config, new), new.num_rows, "reading headers", weigh=len)
     parts = plan_chunks(pa.concat_tables(tables), config.detect, first=len(collection.planned()))
     collection.plan_rows(parts, covers="media_id")
-
-
-def _absent(config: Config, results: Results, new: pa.Table) -> Iterator[pa.Table]:
-    """Media rows of media that only a results file knows."""
-    for batch in new.to_batches(max_chunksize=SCAN_BLOCK):
-        rows = []
-        for given in batch.to_pylist():
-            capture = captured({}, given=given["captured_at"], time_zone=config.detect.time_zone)
-            when = {"captured_at": capture.at, "captured_at_text": capture.text, "captured_at_zone": capture.zone}
-            known = {name: given[name] for name in ("media_id", "num_duplicates")}
-            rows.append({**results.media_row(_item(given)), **when, **known, "clock_flag": "none"})
-        yield pa.Table.from_pylist(rows, schema=MEDIA)
-
-
-def _probed(config: Config, new: pa.Table) -> Iterator[pa.Table]:
-    """Media rows of new media, probed by Ray tasks."""
-    options = _source_options(config.detect)
-    zone, max_bytes = config.detect.time_zone, config.detect.max_file_gb * 1e9
-
-    def probe_batch(batch: pa.Table) -> pa.Table:
-        rows = []
-        with FrameSource(**options) as source:
-            for given in batch.to_pylist():
-                row = probe(_item(given), source=source, time_zone=zone, max_file_bytes=max_bytes)
-                rows.append(row | {name: given[name] for name in ("media_id", "num_duplicates")})
-        return pa.Table.from_pylist(rows, schema=MEDIA)
-
-    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    size = min(SCAN_BLOCK, max(SCAN_BATCH, new.num_rows // (TASKS_PER_CPU * cpus)))
-    where = selector(config.scale.decode_nodes)
-    for begin in range(0, new.num_rows, SCAN_ROUND):
-        some = new.slice(begin, SCAN_ROUND)
-        scanned = ray.data.from_arrow([some.slice(at, size) for at in range(0, some.num_rows, size)]).map_batches(
-            probe_batch, batch_size=None, batch_format="pyarrow", num_cpus=_cpus(config) / 2, label_selector=where
-        )
-        batches: Iterable[Any] = scanned.iter_batches(batch_size=None, batch_format="pyarrow")
-        # what Ray gives lies in its object store, and is kept there for as long as it is referred to
-        yield pa.concat_tables(table.cast(MEDIA) for table in batches).combine_chunks()
-
-
-def _item(given: Row) -> MediaItem:
-    return MediaItem(given["uri"], given["kind"], given["camera_id"], given["captured_at"])
 
 
 def _work(config: Config, collection: Collection, results: Results | None) -> dict[str, Any]:
@@ -231,7 +183,7 @@ def _work(config: Config, collection: Collection, results: Results | None) -> di
     )
     where = selector(config.scale.decode_nodes)
     tasks = ray.data.TaskPoolStrategy(size=workers)
-    done = dataset.map_batches(work, batch_size=1, compute=tasks, num_cpus=_cpus(config), label_selector=where)
+    done = dataset.map_batches(work, batch_size=1, compute=tasks, num_cpus=cpus_per_task(config), label_selector=where)
     for record in tracked(done.iter_rows(), len(todo), "detecting"):
         raise_error_bytes(record["error"])
         logger.debug("chunk %s", record["chunk"])
@@ -247,26 +199,10 @@ def _worker(config: DetectConfig, collection: Collection, results_path: str | No
     return ChunkWorker(
         config,
         collection,
-        FrameSource(**_source_options(config)),
+        FrameSource(**source_options(config)),
         make_detector(config) if results is None else None,
         results,
     )
-
-
-def _cpus(config: Config) -> float:
-    """CPUs set aside for a worker: never all of a small machine, or Ray Data's own tasks would wait for ever."""
-    scale = config.scale
-    if scale.cpus_per_worker is not None:
-        return max(0.1, min(1.0, scale.cpus_per_worker / 2))
-    return task_cpus(of_kind(ray.nodes(), scale.decode_nodes), scale.workers)
-
-
-def _source_options(config: DetectConfig) -> dict[str, Any]:
-    return {
-        "timeout_s": config.decode_timeout.seconds,
-        "memory_mb": config.decode_memory_mb,
-        "max_pixels": config.max_pixels,
-    }
 
 
 def _judge(config: Config, failed: Sequence[Row], *, num_failed: int, num_media: int) -> None:

@@ -6,7 +6,8 @@ the list. Objects for each would take several times the memory in collections of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -55,11 +56,24 @@ def new_media(
     return media_ids, pa.Table.from_batches(batches, schema=NEW)
 
 
+def uris_of(items: Sequence[MediaItem]) -> pa.ChunkedArray:
+    """The addresses of media; DataError where one is not UTF-8."""
+    with _named():
+        return pa.chunked_array(
+            [[item.uri for item in items[first : first + BATCH]] for first in range(0, len(items), BATCH)], pa.string()
+        )
+
+
 def _batch(items: Sequence[MediaItem], ids: npt.NDArray[np.bytes_], counts: npt.NDArray[np.int64]) -> pa.RecordBatch:
     columns = {name: [getattr(item, name) for item in items] for name in ("uri", "kind", "camera_id", "captured_at")}
+    more = {"media_id": ids.astype(str), "num_duplicates": counts - 1}
+    with _named():
+        return pa.RecordBatch.from_pydict({**columns, **more}, schema=NEW)
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
     try:
-        return pa.RecordBatch.from_pydict(
-            {**columns, "media_id": ids.astype(str), "num_duplicates": counts - 1}, schema=NEW
-        )
+        yield
     except UnicodeEncodeError as error:
         raise DataError(f"{error.object!r}: a name that is not UTF-8. Rename the file or folder.") from None

@@ -57,21 +57,21 @@ def media_id_of_name(uri: str) -> str:
     return hashlib.blake2b(uri.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
-def identify(items: Sequence[MediaItem]) -> npt.NDArray[np.bytes_]:
+def identify(uris: Sequence[str]) -> npt.NDArray[np.bytes_]:
     """Ids of media, (N,) of 32 hex digits: of the bytes where those can be read, of the address elsewhere."""
     with ThreadPoolExecutor(_THREADS) as pool:
-        parts = pool.map(_identified, (items[first : first + _AT_ONCE] for first in range(0, len(items), _AT_ONCE)))
+        parts = pool.map(_identified, (uris[first : first + _AT_ONCE] for first in range(0, len(uris), _AT_ONCE)))
         return np.concatenate([np.empty(0, "S32"), *parts])
 
 
-def _identified(items: Sequence[MediaItem]) -> npt.NDArray[np.bytes_]:
-    ids = np.empty(len(items), "S32")
-    for index, item in enumerate(items):
+def _identified(uris: Sequence[str]) -> npt.NDArray[np.bytes_]:
+    ids = np.empty(len(uris), "S32")
+    for index, uri in enumerate(uris):
         try:
-            ids[index] = media_id(item.uri) if os.path.getsize(item.uri) > 0 else media_id_of_name(item.uri)
+            ids[index] = media_id(uri) if os.path.getsize(uri) > 0 else media_id_of_name(uri)
         except OSError:
-            logger.debug("%s cannot be read", item.uri)
-            ids[index] = media_id_of_name(item.uri)
+            logger.debug("%s cannot be read", uri)
+            ids[index] = media_id_of_name(uri)
     return ids
 
 
