@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 EXTRAS ?= cpu,dev,deepspeed,postgres
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install demo test slow soak postgres lint format clean
+.PHONY: install demo test slow soak postgres lint audit format clean
 
 install: $(STAMP)
 
@@ -39,6 +39,16 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive wildray jobs bench cluster
+
+# Vulnerabilities that are known and do not concern us: ID  # why. None yet.
+AUDIT_IGNORED :=
+
+audit: install  ## known vulnerabilities of what is installed; asks PyPI, and fails where a package cannot be asked for
+	$(BIN)/python -m pip install --quiet -e '.[audit]'
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+[A-Za-z0-9.]*$$//' > $(VENV)/audited.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $(VENV)/audited.txt \
+	  $(addprefix --ignore-vuln ,$(AUDIT_IGNORED))
 
 format: install
 	$(BIN)/ruff check --fix .

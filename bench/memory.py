@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
+import subprocess  # nosec B404 # lists of arguments, never a shell
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from bench.gang import noise_store, run_gang
+from bench.record import commit
 from wildray.config import Config
 
 STEPS_PER_EPOCH, EPOCHS = 2, 2
@@ -52,7 +53,8 @@ def measure(strategy: str, arguments: argparse.Namespace, root: Path) -> str:
     resumed = run_gang(config, store, run=strategy, threads=1)
     assert all(len(worker["images_per_s"]) == EPOCHS - 1 for worker in resumed), "it did not go on where it stopped"
     weights = store.path("models", strategy, "backbone.safetensors")
-    dim = subprocess.run([sys.executable, "-c", OPEN, str(weights)], check=True, capture_output=True, text=True).stdout
+    opened = [sys.executable, "-c", OPEN, str(weights)]
+    dim = subprocess.run(opened, check=True, capture_output=True, text=True).stdout  # nosec B603 # code of this module
     disk_mb = sum(path.stat().st_size for path in store.path("models", strategy, "checkpoints").rglob("*.pt")) / 2**20
     own = [worker["peak_anonymous_mb"] - worker["start_anonymous_mb"] for worker in begun]
     cells = [
@@ -83,12 +85,11 @@ def main() -> None:
     arguments = parser.parse_args()
     # glibc would keep what is freed below 32 MB, and the figures would be those of its heap, not of the model
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "1048576"
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     lines = [
         "# Peak memory of a worker",
         "",
         f"{arguments.backbone} at 96 px, {arguments.method}, AdamW, float32, batch {arguments.batch_size} over "
-        f"{arguments.workers} workers of one CPU core each (gloo), torch {torch.__version__}, commit {commit.strip()}; "
+        f"{arguments.workers} workers of one CPU core each (gloo), torch {torch.__version__}, commit {commit()}; "
         f"`python -m bench.memory`. MB are 2^20 bytes; two figures are the least and the most of the workers.",
         "",
         "Resident memory counts mapped files too, such as torch's libraries; anonymous memory (RssAnon, sampled every "

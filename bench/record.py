@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-import subprocess
+import subprocess  # nosec B404 # lists of arguments, never a shell
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,15 @@ def commit() -> str:
     root = Path(__file__).parent.parent
     ask = ["git", "-C", str(root)]
     try:
-        name = subprocess.run([*ask, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*ask, "diff", "--quiet", "HEAD", "--", "wildray"], capture_output=True, check=False)
+        name = _run([*ask, "rev-parse", "--short", "HEAD"], check=True)
+        changed = _run([*ask, "diff", "--quiet", "HEAD", "--", "wildray"], check=False)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return name.stdout.strip() + ("+" if changed.returncode else "")
+
+
+def _run(command: list[str], *, check: bool) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=check)  # nosec B603 # git, of this checkout
 
 
 def machine() -> str:

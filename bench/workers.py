@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
 import tempfile
 from pathlib import Path
 
 import torch
 
 from bench.gang import noise_store, run_gang
+from bench.record import commit
 from wildray.config import Config
 
 STEPS_PER_EPOCH, EPOCHS = 8, 3
@@ -57,13 +57,12 @@ def main() -> None:
             ratios.append(speeds[1] / speeds[0])
             rows.append(f"| {number + 1} | {speeds[0]:.1f} | {speeds[1]:.1f} | {ratios[-1]:.3f} |")
             print(rows[-1], flush=True)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     lines = [
         f"# {arguments.workers} workers against one process",
         "",
         f"{arguments.backbone} at 96 px, {arguments.method}, global batch {arguments.batch_size}, precision "
         f"{arguments.precision}, {arguments.threads} CPU cores, DistributedDataParallel over gloo, torch "
-        f"{torch.__version__}, commit {commit.strip()}; `python -m bench.workers`. Crops a second.",
+        f"{torch.__version__}, commit {commit()}; `python -m bench.workers`. Crops a second.",
         "",
         f"Ratio: median **{statistics.median(ratios):.3f}**, {min(ratios):.3f} to {max(ratios):.3f}.",
         "",

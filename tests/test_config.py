@@ -69,3 +69,11 @@ def test_units_spell_one_value_one_way():
     assert Interval("1 capture") == "1captures"
     assert (Interval("120frames").value, Interval("120frames").unit) == (120, "frames")
     assert (Interval("2min").value, Interval("2min").unit) == (120, "s")
+
+
+@pytest.mark.parametrize("tag", ["!!python/object/apply:os.mkdir", "!!python/name:os.system", "!evil"])
+def test_tags_in_yaml_make_nothing(tmp_path, tag):
+    (tmp_path / "c.yaml").write_text(f"mine: {tag} ['{tmp_path / 'made'}']\n")
+    with pytest.raises(ConfigError, match="is not YAML: could not determine a constructor"):
+        Config.load(tmp_path / "c.yaml")
+    assert not (tmp_path / "made").exists()

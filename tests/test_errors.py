@@ -3,7 +3,16 @@ import pickle
 import pytest
 
 from wildray import errors
-from wildray.errors import ConfigError, DataError, MediaError, WildrayError, nearest, user_error
+from wildray.errors import (
+    ConfigError,
+    DataError,
+    MediaError,
+    WildrayError,
+    error_to_bytes,
+    nearest,
+    raise_error_bytes,
+    user_error,
+)
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
 
@@ -19,6 +28,17 @@ def test_errors_survive_a_process_border(kind):
 
 def test_a_media_error_keeps_its_status():
     assert pickle.loads(pickle.dumps(MediaError("hangs", "timeout"))).status == "timeout"
+
+
+@pytest.mark.parametrize("error", [MediaError("hangs \udcff\n", "timeout"), DataError("no column"), WildrayError("x")])
+def test_an_error_comes_back_from_a_task_without_a_pickle(error):
+    data = error_to_bytes(error)
+    with pytest.raises(type(error)) as caught:
+        raise_error_bytes(data)
+    assert type(caught.value) is type(error)
+    assert (str(caught.value), vars(caught.value)) == (str(error), vars(error))
+    assert data.startswith(b"[")
+    raise_error_bytes(b"")
 
 
 def test_wrong_usage_and_failure_have_their_own_exit_status():

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pyarrow as pa
 import pytest
-from object_storage import BUCKET, server  # noqa: F401
+from object_storage import BUCKET, FaultyProxy, server  # noqa: F401
 
 from wildray import lease, remote
 from wildray.errors import BusyError, StoreError
@@ -161,3 +161,27 @@ def test_a_storage_that_does_not_answer_for_a_while_is_waited_for(store, server)
     store.write_text("2", "a.json")
     assert time.monotonic() - begun > 4
     assert store.read_json("a.json") == 2
+
+
+def test_a_storage_that_fails_for_a_while_is_asked_again(store, server, monkeypatch):  # noqa: F811
+    proxy = FaultyProxy(server.url)
+    code = (
+        "import sys\nfrom wildray.store import Store\nstore = Store(sys.argv[1])\n"
+        "print('ready', flush=True)\nsys.stdin.readline()\n"
+        "with store.lease('x'):\n"
+        "    for number in range(5):\n        store.write_text(str(number), 'models', f'{number}.json')\n"
+        "print(sum(store.read_json('models', f'{number}.json') for number in range(5)))"
+    )
+    environment = {**os.environ, "AWS_ENDPOINT_URL": proxy.url}
+    words = [sys.executable, "-c", code, store.root]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        process.stdout.readline()
+        proxy.failing.set()
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        time.sleep(8)
+        proxy.failing.clear()
+        assert process.stdout.readline().strip() == "10"
+    assert process.returncode == 0
+    assert proxy.num_refused > 1
+    proxy.close()

@@ -84,8 +84,8 @@ def test_a_store_that_cannot_be_had_says_why(tmp_path):
         Store.open(tmp_path / "missing")
     with pytest.raises(StoreError, match="writ"):
         Store.open("/proc/wildray", create=True)
-    with pytest.raises(StoreError, match="s3://"):
-        Store.open("s3://bucket/store")
+    with pytest.raises(StoreError, match="s4://"):
+        Store.open("s4://bucket/store")
 
 
 def test_two_writers_are_kept_apart_and_the_lease_is_given_back(store):

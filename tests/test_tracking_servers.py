@@ -13,12 +13,13 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
 from wildray.config import TrackingConfig
 from wildray.errors import ConfigError
 from wildray.runlog import default_uri, open_in, prepare, tracking_client, uri_of
-from wildray.tracking import ENVIRONMENT, shown
+from wildray.tracking import ENVIRONMENT, shown, ui_command
 
 NUM_TRIALS, NUM_STEPS, KEYS = 4, 40, ("loss", "mAP", "embedding_rank")
 
@@ -164,3 +165,24 @@ def test_a_database_without_its_driver_is_refused_before_anything_is_logged(monk
     ):
         with pytest.raises(ConfigError, match=rf"needs {driver}, which is not installed: pip install"):
             uri_of(TrackingConfig(uri=f"{scheme}://ann@db/mlflow"), tmp_path)
+
+
+@pytest.mark.slow
+def test_the_ui_answers_to_its_own_name_only(tmp_path):
+    """A page of another site whose name was made to lead here (DNS rebinding) still says its own name."""
+    port = free_port()
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    process = subprocess.Popen(ui_command(tmp_path, port=port), env={**os.environ, **ENVIRONMENT}, **silent)
+    try:
+        wait_for(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).status == 200)
+        address = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=1"
+        assert urllib.request.urlopen(address, timeout=20).status == 200
+        request = urllib.request.Request(address, headers={"Host": "evil.example"})
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=20)
+        assert caught.value.code == 403
+        listening = [at.laddr for at in psutil.net_connections("tcp") if at.status == psutil.CONN_LISTEN]
+        assert {at.ip for at in listening if at.port == port} == {"127.0.0.1"}
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(30)

@@ -30,6 +30,7 @@ __all__ = ["Check", "diagnose", "render"]
 LITTLE_DISK_BYTES, NO_DISK_BYTES = 10 * GIB, GIB
 LITTLE_MEMORY_BYTES = 4 * GIB  # a detector and a training worker side by side
 LITTLE_SHM_BYTES = GIB  # Ray's object store lies there
+SHARED_MEMORY = "/dev/shm"  # nosec B108 # its size is asked for, nothing is written there
 LONG_TEMPORARY_CHARS = 60  # sockets of Ray lie below; the kernel allows 107 characters
 FEW_FILES = 4096
 
@@ -147,13 +148,13 @@ def _content(path: str) -> str | None:
 
 def _shared_memory() -> Check:
     try:
-        size = shutil.disk_usage("/dev/shm").total
+        size = shutil.disk_usage(SHARED_MEMORY).total
     except OSError:
-        return Check("/dev/shm", "ok", "none on this system; Ray uses the temporary folder")
+        return Check(SHARED_MEMORY, "ok", "none on this system; Ray uses the temporary folder")
     if size < LITTLE_SHM_BYTES:
-        mend = "Start the container with --shm-size=4g (Kubernetes: an emptyDir of medium Memory at /dev/shm)."
-        return Check("/dev/shm", "warn", f"{size / GIB:.2f} GiB: Ray's object store falls back to disk", mend)
-    return Check("/dev/shm", "ok", f"{size / GIB:.1f} GiB")
+        mend = f"Start the container with --shm-size=4g (Kubernetes: an emptyDir of medium Memory at {SHARED_MEMORY})."
+        return Check(SHARED_MEMORY, "warn", f"{size / GIB:.2f} GiB: Ray's object store falls back to disk", mend)
+    return Check(SHARED_MEMORY, "ok", f"{size / GIB:.1f} GiB")
 
 
 def _open_files() -> Check:

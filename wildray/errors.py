@@ -8,8 +8,8 @@ reach the user, prints tracebacks that say where the code was and not what the u
 from __future__ import annotations
 
 import difflib
-import pickle
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 
 MAX_NAMES = 12
 """Names that a message lists; more would push the message itself off the screen."""
@@ -65,14 +65,20 @@ class StageError(WildrayError):
 
 def error_to_bytes(error: WildrayError) -> bytes:
     """An error as a value that a Ray Data task returns: raised there, it would reach the driver as text alone."""
-    return pickle.dumps(error)
+    return json.dumps([type(error).__name__, *error.args]).encode()
 
 
 def raise_error_bytes(data: bytes) -> None:
     """Raise what ``error_to_bytes`` wrote in a task of ours; no bytes mean no error."""
     if data:
-        error: WildrayError = pickle.loads(data)
-        raise error
+        name, *arguments = json.loads(data)
+        raise {kind.__name__: kind for kind in _kinds(WildrayError)}[name](*arguments)
+
+
+def _kinds(kind: type[WildrayError]) -> Iterator[type[WildrayError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _kinds(below)
 
 
 def user_error(error: BaseException) -> WildrayError | None:

@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import re
 import shutil
-import subprocess
+import subprocess  # nosec B404 # lists of arguments, never a shell
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -114,7 +114,7 @@ def check_package(name: str) -> Check:
 def _probe(code: str) -> dict[str, Any]:
     """What a piece of Python printed as JSON; ``{"error": ...}`` where it failed."""
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # nosec B603 # code of this module, by this interpreter
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:

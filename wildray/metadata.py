@@ -23,6 +23,8 @@ REQUIRED = ("image_id", "identity", "path")
 """Columns without which the table says nothing."""
 UNKNOWN = "unknown"
 """The word of the format for an individual whose identity is not known; an empty cell means the same."""
+MAX_SHOWN = 80
+"""Characters of a wrong cell that a message shows."""
 _NO_BOX = frozenset({"", "nan", "none", "null", "[]"})
 
 
@@ -107,10 +109,10 @@ def parse_bbox(text: str) -> tuple[float, float, float, float] | None:
         if isinstance(values, str):  # a JSON string that holds a list: quoted twice by some exporters
             values = json.loads(values)
         x, y, width, height = (float(value) for value in values)
-    except (TypeError, ValueError):
-        raise DataError(f"bbox: got {text!r}, expected [x, y, width, height] in pixels") from None
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        raise DataError(f"bbox: got {text[:MAX_SHOWN]!r}, expected [x, y, width, height] in pixels") from None
     if not all(math.isfinite(value) for value in (x, y, width, height)) or width <= 0 or height <= 0:
-        raise DataError(f"bbox: got {text!r}, expected finite numbers and a width and height above 0")
+        raise DataError(f"bbox: got {text[:MAX_SHOWN]!r}, expected finite numbers and a width and height above 0")
     return x, y, x + width, y + height
 
 

@@ -20,6 +20,8 @@ from wildray.packs import crop_image, encode_jpeg
 
 MAX_PIXELS = 100_000_000
 """Larger images are not decoded: a few hundred bytes can claim gigabytes."""
+MAX_BYTES = 8 * MAX_PIXELS
+"""Larger files are not read: 16 bits of four channels, uncompressed."""
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 """What is opened; other formats of the imaging library start external programs or are no photographs."""
 
@@ -34,10 +36,11 @@ def read_image(photo: Path | bytes) -> npt.NDArray[np.uint8]:
         (H, W, 3) uint8 RGB, turned as its EXIF orientation says (as OpenCV does, on which the format's boxes rest).
 
     Raises:
-        DataError: There is no such file, it is no image, it is cut short, or it is larger than ``MAX_PIXELS``.
+        DataError: There is no such file, it is no plain file (a pipe would be waited for), no image, cut short, or
+            larger than ``MAX_PIXELS`` or ``MAX_BYTES``.
     """
     try:
-        data = photo if isinstance(photo, bytes) else photo.read_bytes()
+        data = photo if isinstance(photo, bytes) else _content(photo)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # size and metadata warnings of files that are judged below
             image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -48,8 +51,20 @@ def read_image(photo: Path | bytes) -> npt.NDArray[np.uint8]:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
     except FileNotFoundError as error:
         raise DataError(f"there is no such file as {error.filename}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises on damage
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # Pillow raises whatever the bytes of a damaged file lead it to
         raise DataError(f"the image cannot be read ({error})") from None
+
+
+def _content(path: Path) -> bytes:
+    if not path.is_file() and path.exists():
+        raise DataError(f"the image cannot be read: {path} is no plain file, expected JPEG, PNG, BMP, TIFF or WebP")
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise DataError(f"the image cannot be read: {path} is larger than {MAX_BYTES / 1e6:.0f} MB")
+    return data
 
 
 def crop_jpeg(photo: Path | bytes, bbox: str, *, padding: float, longest_px: int) -> bytes:

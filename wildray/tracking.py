@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import socket
-import subprocess
+import subprocess  # nosec B404 # lists of arguments, never a shell
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -196,7 +196,8 @@ def serve(store_root: str | os.PathLike[str], host: str = "127.0.0.1", port: int
     if host not in ("127.0.0.1", "localhost"):
         _log.warning("MLflow asks for no password: everyone who reaches %s:%d can read and delete runs.", host, port)
     _log.info("Starting MLflow at http://%s:%d (this takes some seconds); Ctrl-C ends it.", host, port)
-    server = subprocess.Popen(ui_command(store_root, host, port), env={**ENVIRONMENT, **os.environ})
+    command = ui_command(store_root, host, port)
+    server = subprocess.Popen(command, env={**ENVIRONMENT, **os.environ})  # nosec B603 # MLflow of this interpreter
     try:
         return server.wait()
     except KeyboardInterrupt:

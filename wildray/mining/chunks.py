@@ -30,6 +30,9 @@ PART_ROWS = 16_384
 PART_CHUNKS = 1_024
 """A part of a plan, which is one file, holds at most so many media (unless one chunk has more) and chunks."""
 
+MAX_WINDOWS = 10_000
+"""Parts that a file is worked on in at most, whatever its header says: 69 days in windows of 600 s."""
+
 Row = dict[str, Any]
 
 PLAN = MEDIA.append(pa.field("chunk", pa.string(), nullable=False))
@@ -51,7 +54,8 @@ def windows(row: Mapping[str, Any], window_s: float) -> list[tuple[float, float 
     """
     if row["status"] != "done":
         return []
-    count = max(1, math.ceil((row["duration_s"] or 0.0) / window_s)) if row["kind"] == "video" else 1
+    count = math.ceil((row["duration_s"] or 0.0) / window_s) if row["kind"] == "video" else 1
+    count = min(max(1, count), MAX_WINDOWS)
     starts = [index * window_s for index in range(count)]
     return [(start, starts[index + 1] if index + 1 < count else None) for index, start in enumerate(starts)]
 
@@ -73,7 +77,8 @@ def plan_chunks(media: pa.Table, config: DetectConfig, *, first: int) -> Iterato
     flags = pa.array(clock_flags(*_clock_columns(media)), pa.large_string())
     media = media.set_column(MEDIA.get_field_index("clock_flag"), _WIDE.field("clock_flag"), flags)
     order = pc.sort_indices(media, [(name, "ascending") for name in ("camera_id", "captured_at", "uri")])
-    bounds = _bounds(_footage_s(media).take(order).to_numpy().tolist(), config.chunk.seconds)
+    footage_s = _footage_s(media).take(order).to_numpy()
+    bounds = _bounds(footage_s.tolist(), _chunk_s(footage_s, config.chunk.seconds))
     begin = 0
     while begin < len(bounds) - 1:
         end = begin + 1
@@ -97,9 +102,22 @@ def _footage_s(media: pa.Table) -> pa.Array:
     return pc.if_else(counted, known_s, STILL_S).combine_chunks()
 
 
+def _chunk_s(footage_s: npt.NDArray[np.float64], chunk_s: float) -> float:
+    """Footage of a chunk: as asked for, or so much that there are about ``MAX_CHUNKS``.
+
+    A file counts for one chunk at the most, whatever its header says: one that claims to last a thousand years is no
+    reason to put all others together.
+    """
+    for _ in range(64):
+        longer_s = float(np.minimum(footage_s, chunk_s).sum()) / MAX_CHUNKS
+        if longer_s <= 1.01 * chunk_s:
+            break
+        chunk_s = longer_s
+    return chunk_s
+
+
 def _bounds(footage_s: Sequence[float], chunk_s: float) -> list[int]:
     """First row of each chunk, and the number of rows."""
-    chunk_s = max(chunk_s, sum(footage_s) / MAX_CHUNKS)
     bounds, so_far_s = [0], 0.0
     for index, length_s in enumerate(footage_s):
         if index > bounds[-1] and so_far_s + length_s > chunk_s:

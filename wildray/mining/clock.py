@@ -193,6 +193,7 @@ def natural_key(text: str) -> str:
     """
     parts = re.split(r"(\d+)", text)
     for index in range(1, len(parts), 2):
-        number = str(int(parts[index]))
-        parts[index] = f"\0{len(number):04d}{number}"
+        # by length and digits, not by value: Python refuses to make a number of thousands of digits
+        digits = parts[index].lstrip("0")
+        parts[index] = f"\0{len(digits):06d}{digits}"
     return "".join(parts) + "\0"

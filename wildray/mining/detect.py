@@ -145,7 +145,7 @@ def _plan(config: Config, collection: Collection, new: pa.Table, results: Result
     logger.info("detect: %d new media", new.num_rows)
     tables = [MEDIA.empty_table()]
     if results is not None:
-        absent = pc.starts_with(new["uri"], SCHEME)
+        absent = pc.starts_with(new["uri"], SCHEME.encode())
         tables += absent_rows(config, results, new.filter(absent))
         new = new.filter(pc.invert(absent))
     if new.num_rows:

@@ -6,22 +6,21 @@ the list. Objects for each would take several times the memory in collections of
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from wildray.errors import DataError
 from wildray.mining.inputs import MediaItem
 
 NEW = pa.schema(
     [
         pa.field("media_id", pa.string(), nullable=False),
-        pa.field("uri", pa.string(), nullable=False),
+        pa.field("uri", pa.binary(), nullable=False),  # as ``to_bytes`` has it
         pa.field("kind", pa.string(), nullable=False),
-        pa.field("camera_id", pa.string(), nullable=False),
+        pa.field("camera_id", pa.binary(), nullable=False),
         pa.field("captured_at", pa.string()),  # the manifest's words
         pa.field("num_duplicates", pa.int32(), nullable=False),
     ]
@@ -41,9 +40,6 @@ def new_media(
 
     Returns:
         The ids of the call, each once, and the new media as a table of ``NEW``.
-
-    Raises:
-        DataError: A name cannot be kept, since it is not UTF-8.
     """
     media_ids, first, counts = np.unique(ids, return_index=True, return_counts=True)
     known = [np.asarray(chunk.to_numpy(zero_copy_only=False), ids.dtype) for chunk in covered.chunks]
@@ -57,23 +53,33 @@ def new_media(
 
 
 def uris_of(items: Sequence[MediaItem]) -> pa.ChunkedArray:
-    """The addresses of media; DataError where one is not UTF-8."""
-    with _named():
-        return pa.chunked_array(
-            [[item.uri for item in items[first : first + BATCH]] for first in range(0, len(items), BATCH)], pa.string()
-        )
+    """The addresses of media as bytes."""
+    batches = (items[first : first + BATCH] for first in range(0, len(items), BATCH))
+    return pa.chunked_array([[to_bytes(item.uri) for item in some] for some in batches], pa.binary())
 
 
 def _batch(items: Sequence[MediaItem], ids: npt.NDArray[np.bytes_], counts: npt.NDArray[np.int64]) -> pa.RecordBatch:
-    columns = {name: [getattr(item, name) for item in items] for name in ("uri", "kind", "camera_id", "captured_at")}
-    more = {"media_id": ids.astype(str), "num_duplicates": counts - 1}
-    with _named():
-        return pa.RecordBatch.from_pydict({**columns, **more}, schema=NEW)
+    columns = {
+        "media_id": ids.astype(str),
+        "uri": [to_bytes(item.uri) for item in items],
+        "kind": [item.kind for item in items],
+        "camera_id": [to_bytes(item.camera_id) for item in items],
+        "captured_at": [item.captured_at for item in items],
+        "num_duplicates": counts - 1,
+    }
+    return pa.RecordBatch.from_pydict(columns, schema=NEW)
 
 
-@contextlib.contextmanager
-def _named() -> Iterator[None]:
-    try:
-        yield
-    except UnicodeEncodeError as error:
-        raise DataError(f"{error.object!r}: a name that is not UTF-8. Rename the file or folder.") from None
+def item_of(row: Mapping[str, Any]) -> MediaItem:
+    """The item that a row of ``NEW`` was made of."""
+    return MediaItem(to_text(row["uri"]), row["kind"], to_text(row["camera_id"]), row["captured_at"])
+
+
+def to_bytes(text: str) -> bytes:
+    """Any text as bytes: on Linux a file's name is any bytes, which Python keeps as text that is no UTF-8."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def to_text(content: bytes) -> str:
+    """What ``to_bytes`` was given."""
+    return content.decode("utf-8", "surrogatepass")

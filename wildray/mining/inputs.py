@@ -8,21 +8,18 @@ would merge the ``100EKTAM`` folders that every camera of a maker has.
 
 from __future__ import annotations
 
-import csv
 import functools
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from urllib.parse import unquote, urlsplit
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from wildray.errors import ConfigError, DataError
 from wildray.mining.clock import natural_key, parse_time, zone_of
+from wildray.mining.manifest import MANIFEST_SUFFIXES, read_manifest
 from wildray.mining.video import Kind
 
 VIDEO_SUFFIXES = frozenset(
@@ -53,10 +50,6 @@ STILL_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".
 PLAYLIST_SUFFIXES = frozenset(
     (".m3u8", ".m3u", ".pls", ".mpd", ".ffconcat", ".xspf", ".asx", ".wax", ".wvx", ".smil", ".sdp")
 )
-MANIFEST_SUFFIXES = frozenset((".csv", ".parquet"))
-
-_MANIFEST_BATCH = 16_384
-"""Rows of a Parquet manifest that are Python objects at a time."""
 
 _CARD_FOLDER = re.compile(r"DCIM|[1-9]\d\d(?=\d*[A-Z_])[0-9A-Z_]{5}")
 """Folders that cameras make themselves (Design rule for Camera File system): counters, not places."""
@@ -237,7 +230,7 @@ def _from_manifest(path: str, *, time_zone: str) -> list[MediaItem]:
     folder = os.path.dirname(path)
     items = []
     cameras: dict[str, str] = {}  # one string for all files of a camera
-    for number, row in enumerate(_manifest_rows(path), start=1):
+    for number, row in enumerate(read_manifest(path), start=1):
         uri, camera, time = (row.get(name, "").strip() for name in ("uri", "camera_id", "captured_at"))
         if not uri:
             raise DataError(f"{path}: row {number} has no uri.")
@@ -257,38 +250,3 @@ def _from_manifest(path: str, *, time_zone: str) -> list[MediaItem]:
     if not items:
         raise DataError(f"{path}: the manifest has no rows.")
     return items
-
-
-def _manifest_rows(path: str) -> Iterator[dict[str, str]]:
-    """Rows of a manifest as text, some at a time."""
-    columns: list[str] = []
-    try:
-        if path.lower().endswith(".parquet"):
-            with pq.ParquetFile(path) as table:
-                columns = table.schema_arrow.names
-                wanted = [name for name in ("uri", "camera_id", "captured_at") if name in columns]
-                for batch in table.iter_batches(batch_size=_MANIFEST_BATCH, columns=wanted) if "uri" in wanted else ():
-                    for raw in batch.to_pylist():
-                        yield {name: _as_text(value) for name, value in raw.items()}
-        else:
-            with open(path, newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
-                columns = [name.strip() for name in reader.fieldnames or []]
-                reader.fieldnames = columns
-                for row in reader if "uri" in columns else ():
-                    yield {name: value or "" for name, value in row.items() if name is not None}
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
-        raise DataError(
-            f"{path}: not readable as a manifest ({error}). Expected a UTF-8 CSV or Parquet table."
-        ) from None
-    if "uri" not in columns:
-        raise DataError(
-            f"{path}: the manifest has the columns {', '.join(columns) or 'none'}; expected uri, and if wanted "
-            "camera_id and captured_at."
-        )
-
-
-def _as_text(value: object) -> str:
-    """A cell as the CSV form would have it; instants keep their zone."""
-    isoformat = getattr(value, "isoformat", None)
-    return "" if value is None else str(isoformat() if isoformat else value)

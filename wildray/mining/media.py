@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -145,10 +145,11 @@ def probe(
     }
     tags: dict[str, str] = {}
     try:
+        _check_name(item.uri)
         check_file(item.uri, max_file_bytes=max_file_bytes)
         row["num_bytes"] = os.path.getsize(item.uri)
         row["media_id"] = media_id(item.uri)
-        facts = source.probe(item.uri, item.kind)
+        facts = _checked(source.probe(item.uri, item.kind), item.uri)
         tags = facts.pop("tags")
         row.update(facts)
     except MediaError as error:
@@ -158,4 +159,37 @@ def probe(
     capture = captured(tags, given=item.captured_at, time_zone=time_zone)
     row.update(captured_at=capture.at, captured_at_text=capture.text, captured_at_zone=capture.zone)
     row["clock_flag"] = clock_flag(capture.at)
-    return row
+    return {name: _as_text(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+_FACTS: dict[str, tuple[type, ...]] = {
+    "fps": (int, float, type(None)),
+    "num_frames": (int, type(None)),
+    "duration_s": (int, float, type(None)),
+    "width_px": (int, type(None)),
+    "height_px": (int, type(None)),
+    "tags": (dict,),
+}
+
+
+def _checked(facts: Mapping[str, Any], uri: str) -> dict[str, Any]:
+    """The facts as far as they are of a Media row: whoever breaks a decoder may have written them."""
+    wrong = {name: facts.get(name) for name, kinds in _FACTS.items() if not isinstance(facts.get(name), kinds)}
+    wrong |= {name: value for name, value in facts.items() if isinstance(value, int | float) and not abs(value) < 2**53}
+    wrong |= {name: facts[name] for name in ("width_px", "height_px") if not wrong and (facts[name] or 0) >= 2**31}
+    if wrong or not all(isinstance(value, str) for value in facts["tags"].values()):
+        raise MediaError(f"{uri}: the decoder gave facts that are none ({str(wrong)[:80]}).", "crashed")
+    return {name: facts[name] for name in _FACTS}
+
+
+def _check_name(uri: str) -> None:
+    """Refuse names that no table can hold: on Linux a file's name is any bytes."""
+    written = _as_text(uri)
+    if written != uri:
+        raise MediaError(
+            f"{written}: its name is not UTF-8. Rename the file or folder, then run detect again.", "refused"
+        )
+
+
+def _as_text(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
+import subprocess  # nosec B404 # lists of arguments, never a shell
 import sys
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -24,6 +24,7 @@ from wildray.errors import MediaError
 from wildray.mining.sampling import Sampling
 from wildray.mining.video import Frame, Kind, Report
 from wildray.mining.worker import receive_exactly, receive_header, send
+from wildray.schema import MEDIA_STATUSES
 
 START_TIMEOUT_S = 60.0
 """A child that has not answered its first request after this long and the usual time-out did not start."""
@@ -162,7 +163,7 @@ class FrameSource:
             frugal = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
             environment = {**kept, "PYTHONPATH": code_path, **frugal}
             with theirs:
-                self._process = subprocess.Popen(
+                self._process = subprocess.Popen(  # nosec B603 # this interpreter and a module of ours
                     [
                         sys.executable,
                         "-m",
@@ -213,7 +214,7 @@ class FrameSource:
         except (EOFError, OSError) as error:
             how = self._last_words() if self._channel is channel else "its place was taken by a later request"
             raise MediaError(f"{path}: the decoder crashed ({how}).", "crashed") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise MediaError(f"{path}: the decoder gave nonsense ({error}) and was stopped.", "crashed") from error
         finally:
             if self._channel is channel:
@@ -236,11 +237,13 @@ class FrameSource:
             case "frame":
                 return self._receive_frame(channel, header)
             case "report":
-                return Report(**header)
+                return _report(**header)
             case "facts":
                 return dict(header["facts"])
             case "error":
-                return MediaError(str(header["message"]), str(header["status"]))
+                if header["status"] not in MEDIA_STATUSES[1:]:
+                    raise ValueError(f"the status {header['status']!r}")
+                return MediaError(str(header["message"]), header["status"])
             case "end":
                 return {"type": "end"}
             case "alive":
@@ -254,4 +257,15 @@ class FrameSource:
             raise ValueError(f"a frame of {width} x {height} px")
         image = np.empty((height, width, 3), dtype=np.uint8)
         receive_exactly(channel, image.data.cast("B"))
-        return Frame(int(header["frame_index"]), float(header["time_s"]), image, bool(header["infrared"]))
+        index, time_s = int(header["frame_index"]), float(header["time_s"])
+        if not (0 <= index < 2**31 and abs(time_s) < 2**53):
+            raise ValueError(f"frame {index} at {time_s} s")
+        return Frame(index, time_s, image, bool(header["infrared"]))
+
+
+def _report(num_frames: int, duration_s: float, num_given: int, note: str | None = None) -> Report:
+    """A report of values that are what they should be: whoever breaks a decoder may have written them."""
+    report = Report(int(num_frames), float(duration_s), int(num_given), None if note is None else str(note))
+    if not (0 <= report.num_frames < 2**53 and abs(report.duration_s) < 2**53):
+        raise ValueError(f"a report of {report.num_frames} frames in {report.duration_s} s")
+    return report

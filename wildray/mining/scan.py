@@ -17,10 +17,9 @@ import ray
 import ray.data
 
 from wildray.config import Config, DetectConfig
-from wildray.mining.chunks import Row
 from wildray.mining.clock import captured
 from wildray.mining.detectors.results import Results
-from wildray.mining.fresh import uris_of
+from wildray.mining.fresh import item_of, to_text, uris_of
 from wildray.mining.media import MediaItem, identify, probe
 from wildray.mining.sandbox import FrameSource
 from wildray.nodes import of_kind, selector, task_cpus
@@ -46,7 +45,7 @@ def absent_rows(config: Config, results: Results, new: pa.Table) -> Iterator[pa.
             capture = captured({}, given=given["captured_at"], time_zone=config.detect.time_zone)
             when = {"captured_at": capture.at, "captured_at_text": capture.text, "captured_at_zone": capture.zone}
             known = {name: given[name] for name in ("media_id", "num_duplicates")}
-            rows.append({**results.media_row(_item(given)), **when, **known, "clock_flag": "none"})
+            rows.append({**results.media_row(item_of(given)), **when, **known, "clock_flag": "none"})
         yield pa.Table.from_pylist(rows, schema=MEDIA)
 
 
@@ -59,7 +58,7 @@ def probed_rows(config: Config, new: pa.Table) -> Iterator[pa.Table]:
         rows = []
         with FrameSource(**options) as source:
             for given in batch.to_pylist():
-                row = probe(_item(given), source=source, time_zone=zone, max_file_bytes=max_bytes)
+                row = probe(item_of(given), source=source, time_zone=zone, max_file_bytes=max_bytes)
                 rows.append(row | {name: given[name] for name in ("media_id", "num_duplicates")})
         return pa.Table.from_pylist(rows, schema=MEDIA)
 
@@ -73,7 +72,7 @@ def identified(config: Config, items: Sequence[MediaItem]) -> npt.NDArray[np.byt
         return identify([item.uri for item in items])
 
     def identify_batch(batch: pa.Table) -> pa.Table:
-        ids = identify(batch["uri"].to_pylist())
+        ids = identify([to_text(uri) for uri in batch["uri"].to_pylist()])
         return pa.table({"number": batch["number"], "media_id": pa.array(ids, pa.binary())})
 
     ids = np.empty(len(items), "S32")
@@ -96,10 +95,6 @@ def _mapped(config: Config, rows: pa.Table, change: Callable[[pa.Table], pa.Tabl
         batches: Iterable[Any] = scanned.iter_batches(batch_size=None, batch_format="pyarrow")
         # what Ray gives lies in its object store, and is kept there for as long as it is referred to
         yield pa.concat_tables(batches).combine_chunks()
-
-
-def _item(given: Row) -> MediaItem:
-    return MediaItem(given["uri"], given["kind"], given["camera_id"], given["captured_at"])
 
 
 def cpus_per_task(config: Config) -> float:

@@ -167,9 +167,9 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[av.Pa
 def _announced_s(container: InputContainer, stream: VideoStream) -> float | None:
     if container.format.name == "avi" and stream.frames and stream.time_base:
         return float(stream.frames * stream.time_base)  # the duration is guessed from the file's size
-    if stream.duration and stream.time_base:
+    if stream.duration and stream.duration > 0 and stream.time_base:
         return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else None
+    return container.duration / av.time_base if container.duration and container.duration > 0 else None
 
 
 def _index(

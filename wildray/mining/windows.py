@@ -40,6 +40,8 @@ from wildray.store import Collection
 logger = logging.getLogger(__name__)
 
 PERSON = "person"
+FIRST_PASS = 0
+"""``sampling_pass`` of frames at the base interval."""
 
 
 @dataclass
@@ -271,7 +273,7 @@ def _frame_row(medium: Mapping[str, Any], index: int, time_s: float, num_boxes: 
         "media_id": medium["media_id"],
         "frame_index": index,
         "time_s": time_s,
-        "sampling_pass": 0,
+        "sampling_pass": FIRST_PASS,
         "num_boxes": num_boxes,
         "infrared": infrared,
     }

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from wildray.errors import MediaError
+from wildray.mining.confinement import confine
 from wildray.mining.video import Frame, Report
 
 Message = Frame | Report | dict[str, object] | None
@@ -186,6 +187,7 @@ def main(arguments: list[str]) -> None:
     module, _, function = name.partition(":")
     task = getattr(importlib.import_module(module), function)
     limit_process(int(memory_mb))
+    confine()  # where the system can; the limits hold everywhere
     with socket.socket(fileno=int(number)) as channel:
         serve(channel, task, bytes_ahead=min(BYTES_AHEAD, (int(memory_mb) << 20) // 4))
 

@@ -2,8 +2,9 @@
 
 In: a results file, and the media found so far. Out: which media it speaks of, their frames and boxes. A medium that is
 not at hand has the address ``results:<digest>/<file>``, so that what depends on its address depends on the results
-file's bytes and the file's name. The alternative, to refuse boxes without pixels, would shut out mining and statistics,
-which need none.
+file's bytes and the file's name. A results file may be anybody's: names in it open what lies in its own folder and
+below, and elsewhere only what the user named too. The alternative, to refuse boxes without pixels, would shut out
+mining and statistics, which need none.
 """
 
 from __future__ import annotations
@@ -69,7 +70,22 @@ class Results:
                     f"Two files could be {name!r} of {self.path}: {given[name].uri} and {item.uri}. "
                     "Name only one of the folders."
                 )
+        outside = [name for name in self.files if name not in given and self._beside(name) is None]
+        if outside:
+            logger.warning(
+                "%s names %d files outside its folder, such as %r; they are not opened. If they are yours, name their "
+                "folder beside the results file.", self.path, len(outside), outside[0]
+            )  # fmt: skip
         return [given[name] if name in given else self._item(name) for name in self.files]
+
+    def _beside(self, name: str) -> str | None:
+        """Where a file of that name lies by the results file; None where that would be outside its folder."""
+        path = os.path.normpath(self._folder / name)  # an absolute name stays as it is
+        return path if PurePath(path).is_relative_to(self._folder) else None
+
+    @property
+    def _folder(self) -> PurePath:
+        return PurePath(os.path.normpath(self.path.parent))
 
     def entry(self, uri: str) -> ListedFile | None:
         """What it says of a medium; None where nothing."""
@@ -147,11 +163,11 @@ class Results:
         return next((end for end in ends if end in self.files), None)
 
     def _item(self, name: str) -> MediaItem:
-        folder = self.path.parent
-        path = os.path.normpath(folder / name)  # an absolute name stays as it is
+        beside = self._beside(name)
+        path = beside or os.path.normpath(self._folder / name)
         kind = "video" if self.files[name].is_video or kind_of(name) == "video" else "still"
-        camera = camera_of(path, str(folder) if PurePath(path).is_relative_to(folder) else os.path.dirname(path))
-        uri = path if os.path.isfile(path) else f"{SCHEME}{self.digest}/{name}"
+        camera = camera_of(path, str(self._folder) if beside else os.path.dirname(path))
+        uri = beside if beside and os.path.isfile(beside) else f"{SCHEME}{self.digest}/{name}"
         return MediaItem(uri, "video" if kind == "video" else "still", camera)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ FORMAT_VERSION = "1.6"
 SCHEME = "results:"
 """Begins the address of a medium that is not at hand."""
 MAX_BYTES = 4 << 30
+_SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_SHOWN = 80
 """Characters of a wrong value that a message shows."""
 
@@ -180,7 +182,11 @@ class Reader:
         return value if isinstance(value, list) else self._wrong(where, value, "a list")
 
     def _text(self, value: Any, where: str) -> str:
-        return value if isinstance(value, str) else self._wrong(where, value, "a string")
+        if not isinstance(value, str):
+            self._wrong(where, value, "a string")
+        if not value.isascii() and _SURROGATE.search(value):
+            self._wrong(where, value, "text that can be written as UTF-8")
+        return value
 
     def _number(self, value: Any, where: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
