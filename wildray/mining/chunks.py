@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from wildray.config import DetectConfig
 from wildray.mining.clock import clock_flags
-from wildray.schema import MEDIA, hash64
+from wildray.schema import CLOCK_FLAGS, MEDIA, hash64
 
 STILL_S = 0.5
 """Footage that a still counts for in a chunk, in seconds: about the cost of one frame."""
@@ -32,6 +32,9 @@ PART_CHUNKS = 1_024
 
 MAX_WINDOWS = 10_000
 """Parts that a file is worked on in at most, whatever its header says: 69 days in windows of 600 s."""
+
+FLAGGED_ROWS = 65_536
+"""Media whose clocks are judged at a time, unless one camera has more."""
 
 Row = dict[str, Any]
 
@@ -74,9 +77,8 @@ def plan_chunks(media: pa.Table, config: DetectConfig, *, first: int) -> Iterato
     if media.num_rows == 0:
         return
     media = media.cast(_WIDE).combine_chunks()
-    flags = pa.array(clock_flags(*_clock_columns(media)), pa.large_string())
-    media = media.set_column(MEDIA.get_field_index("clock_flag"), _WIDE.field("clock_flag"), flags)
     order = pc.sort_indices(media, [(name, "ascending") for name in ("camera_id", "captured_at", "uri")])
+    media = media.set_column(MEDIA.get_field_index("clock_flag"), _WIDE.field("clock_flag"), _clock_flags(media, order))
     footage_s = _footage_s(media).take(order).to_numpy()
     bounds = _bounds(footage_s.tolist(), _chunk_s(footage_s, config.chunk.seconds))
     begin = 0
@@ -89,11 +91,22 @@ def plan_chunks(media: pa.Table, config: DetectConfig, *, first: int) -> Iterato
         begin = end
 
 
-def _clock_columns(media: pa.Table) -> tuple[list[str], list[str], list[int | None]]:
+def _clock_flags(media: pa.Table, order: pa.Array) -> pa.Array:
+    """The flags of Media rows that ``order`` sorts by camera; names and keys are objects for some cameras at a time."""
     cameras = media["camera_id"].combine_chunks().dictionary_encode()
-    names = cameras.dictionary.to_pylist()  # one string for all files of a camera
-    captured_at_us = media["captured_at"].cast(pa.int64()).to_pylist()
-    return [names[code] for code in cameras.indices.to_pylist()], media["uri"].to_pylist(), captured_at_us
+    codes = cameras.indices.to_numpy()[order.to_numpy()]
+    ends = [*(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist(), len(codes)]
+    flags = np.empty(len(codes), np.int8)
+    begin = 0
+    for end in ends:
+        if end - begin >= FLAGGED_ROWS or end == len(codes):
+            some = order.slice(begin, end - begin)
+            uris = media["uri"].combine_chunks().take(some).to_pylist()
+            captured_at_us = media["captured_at"].combine_chunks().take(some).cast(pa.int64()).to_pylist()
+            found = clock_flags(codes[begin:end].tolist(), uris, captured_at_us)
+            flags[some.to_numpy()] = [CLOCK_FLAGS.index(flag) for flag in found]
+            begin = end
+    return pa.DictionaryArray.from_arrays(flags, pa.array(CLOCK_FLAGS, pa.large_string())).cast(pa.large_string())
 
 
 def _footage_s(media: pa.Table) -> pa.Array:

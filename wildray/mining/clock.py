@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
@@ -134,7 +134,11 @@ def flag_clocks(rows: Iterable[Mapping[str, Any]], *, now: datetime | None = Non
 
 
 def clock_flags(
-    cameras: Sequence[str], uris: Sequence[str], captured_at_us: Sequence[int | None], *, now: datetime | None = None
+    cameras: Sequence[Hashable],
+    uris: Sequence[str],
+    captured_at_us: Sequence[int | None],
+    *,
+    now: datetime | None = None,
 ) -> list[str]:
     """The flags of many files, looking at the other files of each camera too.
 
@@ -142,7 +146,7 @@ def clock_flags(
     write, so only files of one camera whose names differ in nothing but digits and the suffix are compared.
 
     Args:
-        cameras: Of each file.
+        cameras: Of each file, its name or number.
         uris: Of each file.
         captured_at_us: Microseconds since 1970 (UTC) of each file; None where there is no clock.
         now: The present; by default the machine's clock.
@@ -153,7 +157,7 @@ def clock_flags(
     last_us = _microseconds((now or datetime.now(UTC)) + timedelta(days=1))
     flags = [_flag(at_us, last_us) for at_us in captured_at_us]
     keys = [natural_key(uri) if flag == "ok" else "" for uri, flag in zip(uris, flags, strict=True)]
-    latest: dict[tuple[str, str], int] = {}
+    latest: dict[tuple[Hashable, str], int] = {}
     for index in sorted(range(len(flags)), key=keys.__getitem__):
         at_us = captured_at_us[index]
         if flags[index] != "ok" or at_us is None:

@@ -107,15 +107,17 @@ def detect(config: Config, store: Store, media: Sequence[str]) -> DetectResult:
         )
         collection.begin({"detect": config.detect.model_dump(mode="json"), "facts": facts})
         media_ids, new = new_media(items, identified(config, items), collection.covering())
+        num_new = new.num_rows
         del items  # of millions, they take more memory than all that follows
         _plan(config, collection, new, results)
+        del new
         finished = _work(config, collection, results)
     num_failed, failed = failures(collection, finished, media_ids, most=MOST_SHOWN)
     result = DetectResult(
         num_media=len(media_ids),
         num_done=len(media_ids) - num_failed,
         num_failed=num_failed,
-        num_new=new.num_rows,
+        num_new=num_new,
         num_frames=sum(record["num_frames"] for record in finished.values()),
         num_detections=sum(record["num_detections"] for record in finished.values()),
         digest=digest,
@@ -150,8 +152,15 @@ def _plan(config: Config, collection: Collection, new: pa.Table, results: Result
         new = new.filter(pc.invert(absent))
     if new.num_rows:
         tables += tracked(probed_rows(config, new), new.num_rows, "reading headers", weigh=len)
-    parts = plan_chunks(pa.concat_tables(tables), config.detect, first=len(collection.planned()))
+    parts = plan_chunks(_joined(tables), config.detect, first=len(collection.planned()))
     collection.plan_rows(parts, covers="media_id")
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table:
+    """One table of all; the list is emptied, so that whoever sorts the table need not hold the rows twice."""
+    table = pa.concat_tables(tables)
+    tables.clear()
+    return table
 
 
 def _work(config: Config, collection: Collection, results: Results | None) -> dict[str, Any]:
