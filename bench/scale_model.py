@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from bench.pages import table
+from bench.scale_measured import RATES, Rate
 from bench.scale_words import BOTTLENECKS, END, INTRODUCTION
 from wildray.mining.chunks import MAX_CHUNKS, PART_CHUNKS, PART_ROWS
 from wildray.mining.mine import SHARD_ROWS
@@ -24,44 +25,6 @@ NODES = {1_000: 1, 100_000: 8, 10_000_000: 128}
 """CPU nodes for each size."""
 HASHED_BYTES = 2 << 20
 """First and last MiB of a file, which its id is made of (``wildray.mining.media``)."""
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A figure that was measured.
-
-    Attributes:
-        value: The figure.
-        unit: Of it.
-        source: The command or page it comes from.
-    """
-
-    value: float
-    unit: str
-    source: str
-
-
-RATES_BENCH = "`bench.scale_rates`, 1280x720 H.264 of the simulator, one core of an AMD EPYC"
-DRIVER_BENCH = "[driver.md](driver.md), a million media"
-RATES = {
-    "megadetector_lite": Rate(0.0857, "core s a frame, decoded, detected, cropped", RATES_BENCH),
-    "motion": Rate(0.0316, "core s a frame (decoded twice)", RATES_BENCH),
-    "identify": Rate(0.00093, "core s a file", RATES_BENCH),
-    "probe": Rate(0.045, "core s a file, the decoding process's start among it", RATES_BENCH),
-    "driver_wall": Rate(0.0, "s a medium on the driver and two workers, all of planning and recording", DRIVER_BENCH),
-    "driver_cpu": Rate(0.0, "core s a medium on the driver", DRIVER_BENCH),
-    "driver_bytes": Rate(0.0, "bytes of the driver's memory a medium", DRIVER_BENCH),
-    "record_bytes": Rate(0.0, "bytes a medium: its row, its plan, its share of records", DRIVER_BENCH),
-    "mine": Rate(0.0, "core s a box", "`bench.mine_scale --sequences 2000`"),
-    "pairs_per_box": Rate(0.0, "pairs a box", "`bench.mine_scale --sequences 2000`"),
-    "crop": Rate(25_500, "bytes a crop with its background", RATES_BENCH),
-    "box_row": Rate(73, "bytes a box", RATES_BENCH),
-    "frame_row": Rate(9.1, "bytes a frame", RATES_BENCH),
-    "chunk_overhead": Rate(7_000, "bytes a chunk: the three tables without rows", RATES_BENCH),
-    "embed": Rate(0.0041, "core s a crop, ResNet-18 at 96 px", RATES_BENCH),
-    "train_gpu": Rate(1108, "images a second, SimCLR, one H100 shared by several runs", "[methods.md](methods.md)"),
-    "train_cpu": Rate(71.6, "crops a second, ViT-Tiny at 96 px, two cores", "[workers.md](workers.md)"),
-}
 
 
 @dataclass(frozen=True)
@@ -114,7 +77,7 @@ class Reckoned:
     boxes: float
     pairs: float
     detect_core_h: float
-    keyframe_core_h: float
+    motion_core_h: float
     mine_core_h: float
     embed_core_h: float
     train_gpu_h: float
@@ -131,7 +94,9 @@ class Reckoned:
     stored_gb: float
     vectors_gb: float
     chunk_s: float
+    chunk_core_min: float
     chunks: float
+    parts: float
     objects: float
     request_usd: float
     storage_usd_month: float
@@ -174,7 +139,7 @@ def reckon(videos: int, nodes: int, assumed: Assumed, rates: Mapping[str, Rate] 
         boxes=boxes,
         pairs=pairs,
         detect_core_h=detect_core_h,
-        keyframe_core_h=detect_core_h * rate["motion"] / rate["megadetector_lite"],
+        motion_core_h=detect_core_h * rate["motion"] / rate["megadetector_lite"],
         mine_core_h=mine_core_h,
         embed_core_h=embed_core_h,
         train_gpu_h=train_gpu_h,
@@ -191,7 +156,9 @@ def reckon(videos: int, nodes: int, assumed: Assumed, rates: Mapping[str, Rate] 
         stored_gb=stored / 1e9,
         vectors_gb=boxes * assumed.embedding_bytes / 1e9,
         chunk_s=chunk_s,
+        chunk_core_min=max(chunk_s, assumed.video_s) / assumed.interval_s * rate["megadetector_lite"] / 60,
         chunks=chunks,
+        parts=parts,
         objects=objects,
         request_usd=objects / 1e6 * assumed.put_usd_per_million + reads / 1e6 * assumed.get_usd_per_million,
         storage_usd_month=(stored + boxes * assumed.embedding_bytes) / 1e9 * assumed.storage_usd_per_gb_month,
@@ -213,7 +180,7 @@ WORK = {
     "boxes": "boxes, and crops",
     "pairs": "pairs",
     "detect_core_h": "detect, core hours (MegaDetectorLite)",
-    "keyframe_core_h": "the same by the motion detector",
+    "motion_core_h": "the same by the motion detector",
     "mine_core_h": "mine, core hours",
     "embed_core_h": "embed, core hours",
     "train_gpu_h": "pretrain, GPU hours",
@@ -236,7 +203,9 @@ BYTES = {
     "stored_gb": "GB stored: crops and rows",
     "vectors_gb": "GB of vectors, where all crops are embedded",
     "chunk_s": "seconds of footage in a chunk",
+    "chunk_core_min": "core minutes in a chunk, the most that a killed worker loses",
     "chunks": "chunks",
+    "parts": "files of plans",
     "objects": "objects, or files, of detect and mine",
     "driver_gb": "GB of memory of the driver",
 }
@@ -252,12 +221,29 @@ def page(assumed: Assumed) -> str:
         "## Work\n\n" + _column(WORK, found),
         "## Time and money\n\n" + _column(TIME, found),
         "## Bytes and objects\n\n" + _column(BYTES, found),
-        BOTTLENECKS,
+        _bottlenecks(found, assumed),
         "## Measured\n\n" + table(["rate", "value", "unit", "where"], rates),
         "## Assumed\n\n" + table(["name", "value"], settings),
         END,
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _bottlenecks(found: list[Reckoned], assumed: Assumed) -> str:
+    few, some, many = found
+    core_h = some.detect_core_h + some.mine_core_h + some.embed_core_h
+    hashed_h = many.hashed_gb * 1e9 / assumed.node_bytes_per_s / 3600
+    return BOTTLENECKS.format(
+        *found,
+        laptop_h=few.detect_core_h / 4 / assumed.busy,
+        detect_share=some.detect_core_h / core_h * 100,
+        plain_chunks=many.videos * assumed.video_s / assumed.chunk_s / 1e6,
+        max_chunks=MAX_CHUNKS,
+        chunk_min=many.chunk_core_min,
+        parts=round(many.parts),
+        hash_h=hashed_h / many.nodes,
+        hash_one_h=hashed_h,
+    )
 
 
 def main() -> None:
