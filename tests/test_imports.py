@@ -24,6 +24,7 @@ DOORS = {
     "ray": {
         "wildray/mining/detect.py",
         "wildray/mining/mine.py",
+        "wildray/mining/scan.py",
         "wildray/learning/attempts.py",
         "wildray/learning/entry.py",
         "wildray/learning/train.py",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
@@ -12,13 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 T = TypeVar("T")
 
 
-def tracked(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+def tracked(items: Iterable[T], total: int, what: str, *, weigh: Callable[[T], int] = lambda item: 1) -> Iterator[T]:
     """Give the items on, drawing how many of ``total`` have come and when the rest will.
 
     Args:
         items: What is waited for.
         total: How many there will be.
         what: The word before the bar.
+        weigh: How many of ``total`` an item stands for.
     """
     if not sys.stderr.isatty():
         yield from items
@@ -34,4 +35,4 @@ def tracked(items: Iterable[T], total: int, what: str) -> Iterator[T]:
         task = progress.add_task(what, total=total)
         for item in items:
             yield item
-            progress.advance(task)
+            progress.advance(task, weigh(item))

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wildray.errors import ConfigError, StoreError
@@ -236,8 +237,9 @@ class Store:
 class Collection:
     """The chunks of one stage under one digest, and the record of which are done.
 
-    ``<stage>/<digest>/collection.json`` holds the settings; ``.chunks/<chunk>.plan.json`` what a chunk is to hold, and
-    ``.chunks/<chunk>.done.json``, written last, what it does hold.
+    ``<stage>/<digest>/collection.json`` holds the settings; ``.chunks/<chunk>.plan.json`` what a chunk is to hold, or
+    ``.chunks/<part>.plans``, a Parquet table, what a thousand are to; ``.chunks/<chunk>.done.json``,
+    written last, what a chunk does hold.
     """
 
     store: Store
@@ -268,21 +270,73 @@ class Collection:
         record = {"chunks": sorted(chunks), "covers": sorted(covers)}
         self.store.write_text(json.dumps(record), *self._place, f"{min(chunks)}.planned.json")
 
+    def plan_rows(self, parts: Iterable[pa.Table], *, covers: str) -> None:
+        """Persist what a set of chunks is to hold, as rows of tables, all of it or nothing.
+
+        A file per chunk would make the plan of a large collection as slow to write as it is to carry out.
+
+        Args:
+            parts: Tables with a column ``chunk``; all rows of a chunk stand in one. Each becomes one file.
+            covers: The column of what the plan takes care of, which ``covered`` gives back.
+        """
+        chunks_of: dict[str, list[str]] = {}
+        for table in parts:
+            chunks = pc.unique(table["chunk"]).to_pylist()
+            part = f"{min(chunks)}-{uuid.uuid4().hex[:8]}"  # readers may keep a part: no name is given twice
+            self.store.write_table(table, *self._place, f"{part}.plans")
+            chunks_of[part] = chunks
+        if chunks_of:
+            record = {"parts": chunks_of, "covers_column": covers}
+            first = min(min(chunks) for chunks in chunks_of.values())
+            self.store.write_text(json.dumps(record), *self._place, f"{first}.planned.json")
+
     def done(self, chunk: str, content: Mapping[str, object]) -> None:
         """Record that a chunk is published: the last act of its writer."""
         self.store.write_text(json.dumps(content, sort_keys=True), *self._place, f"{chunk}.done.json")
 
     def planned(self) -> list[str]:
         """Ids of the planned chunks, in order."""
-        return sorted(chunk for record in self._records(".planned.json").values() for chunk in record["chunks"])
+        return list(self.parts())
+
+    def parts(self) -> dict[str, str | None]:
+        """The planned chunks in order, and the part of a plan by rows that each stands in, or None."""
+        found: dict[str, str | None] = {}
+        for record in self._records(".planned.json").values():
+            found |= dict.fromkeys(record.get("chunks", ()))
+            found |= {chunk: part for part, chunks in record.get("parts", {}).items() for chunk in chunks}
+        return dict(sorted(found.items()))
 
     def plan_of(self, chunk: str) -> Any:
         """What a planned chunk is to hold."""
         return self.store.read_json(*self._place, f"{chunk}.plan.json")
 
+    def plan_part(self, part: str, *, columns: list[str] | None = None) -> pa.Table:
+        """The rows of a part of a plan, or some of their columns."""
+        path = self.store.path(*self._place, f"{part}.plans")
+        try:
+            return self.store.read_table(path, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(
+                f"The plan {path} cannot be read ({error}). Remove the folder {path.parent} and run the stage again."
+            ) from None
+
     def covered(self) -> set[str]:
         """Everything that the plans take care of."""
-        return {item for record in self._records(".planned.json").values() for item in record["covers"]}
+        return set(self.covering().to_pylist())
+
+    def covering(self) -> pa.ChunkedArray:
+        """The same as a column of strings: of millions a tenth of the memory."""
+        found: list[pa.Array] = []
+        for record in self._records(".planned.json").values():
+            found.append(pa.array(record.get("covers", []), pa.string()))
+            for part in record.get("parts", ()):
+                column = record["covers_column"]
+                found += self.plan_part(part, columns=[column])[column].chunks
+        return pa.chunked_array(found, pa.string())
+
+    def is_finished(self, chunk: str) -> bool:
+        """Whether a chunk is recorded as done."""
+        return self.store.path(*self._place, f"{chunk}.done.json").exists()
 
     def finished(self) -> dict[str, Any]:
         """Finished chunks by id, in order of id, as their writers recorded them."""

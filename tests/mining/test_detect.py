@@ -12,7 +12,11 @@ import pytest
 
 from wildray.config import Config
 from wildray.errors import DataError, StageError, StoreError
+from wildray.mining import detect as stage
+from wildray.mining import scan
 from wildray.mining.detect import detect
+from wildray.mining.failures import failures
+from wildray.mining.media import media_id
 from wildray.mining.purge import purge
 from wildray.packs import PackReader
 from wildray.schema import DETECTIONS, FRAMES, MEDIA
@@ -156,6 +160,87 @@ def test_too_many_failures_fail_the_stage_and_keep_the_rest(store, footage, tmp_
         run(store, tmp_path / "a.mp4", tmp_path / "b.mp4", footage / "cam a" / "clip 1.mp4")
     assert "a.mp4" in str(caught.value)
     assert run(store, footage / "cam a" / "clip 1.mp4").num_new == 0, "the good one was kept"
+
+
+def test_a_store_of_an_earlier_version_goes_on(store, footage):
+    """Plans and records as they were before plans by rows: a JSON file for each chunk, no word of what failed."""
+    (footage.parent / "broken.mp4").write_text("no video")
+    media = (*sorted(footage.rglob("*.mp4")), footage.parent / "broken.mp4")
+    digest = run(store, *media, **{"detect.chunk": "4s"}).digest
+    expected = tables(store, digest)
+    collection = store.collection("detections", digest)
+    plan = pa.concat_tables([collection.plan_part(part) for part in dict.fromkeys(collection.parts().values())])
+    finished = collection.finished()
+    shutil.rmtree(store.path("detections", digest, ".chunks"))
+    contents = {chunk: {"media": [], "windows": []} for chunk in finished}
+    for row in plan.to_pylist():
+        at = row["captured_at"] and row["captured_at"].isoformat()
+        content = contents[row.pop("chunk")]
+        content["media"].append({**row, "captured_at": at})
+        content["windows"].append([[0.0, None]])
+    collection.plan(contents, covers=plan["media_id"].to_pylist())
+    chunks = sorted(finished)
+    for chunk in chunks[1:]:  # one was not finished when the newer version came
+        record = finished[chunk]
+        ids = collection.read("media", MEDIA, chunks=[chunk])["media_id"].to_pylist()
+        old = {name: record[name] for name in ("cameras", "num_frames", "num_detections", "packs")}
+        collection.done(chunk, {**old, "media": ids, "num_done": len(ids) - len(record["failed"])})
+    again = run(store, *media, **{"detect.chunk": "4s"})
+    assert (again.num_media, again.num_failed, again.num_new) == (4, 1, 0)
+    assert sorted(collection.finished()) == chunks
+    found = tables(store, digest)
+    for name in expected:
+        assert found[name].equals(expected[name]), name
+
+
+def test_tasks_of_several_chunks_give_the_same_and_do_none_twice(store, footage, tmp_path, monkeypatch):
+    expected = tables(store, run(store, footage, **{"detect.chunk": "1s"}).digest)
+    monkeypatch.setattr(stage, "MOST_BLOCKS", 1)
+    monkeypatch.setattr(stage, "BLOCKS_PER_WORKER", 1)
+    other = Store.open(tmp_path / "other", create=True)
+    digest = run(other, footage, **{"detect.chunk": "1s"}).digest
+    for name, table in tables(other, digest).items():
+        assert table.equals(expected[name]), name
+    collection = other.collection("detections", digest)
+    kept, lost = sorted(collection.finished())[:2]
+    path = other.path("detections", digest, f"{kept}.parquet")
+    written = path.stat().st_mtime_ns
+    other.path("detections", digest, ".chunks", f"{lost}.done.json").unlink()
+    run(other, footage, **{"detect.chunk": "1s"})
+    assert lost in collection.finished()
+    assert path.stat().st_mtime_ns == written
+
+
+def test_many_media_are_identified_by_tasks_to_the_same_end(store, footage, tmp_path, monkeypatch):
+    media = [*footage.rglob("*.mp4"), tmp_path / "copy.mp4", tmp_path / "nothing.mp4"]
+    shutil.copy(footage / "cam a" / "clip 1.mp4", tmp_path / "copy.mp4")
+    (tmp_path / "nothing.mp4").write_bytes(b"")
+    media.append(tmp_path / "no \udcff text.mp4")  # a file's name is any bytes
+    shutil.copy(footage / "cam a" / "clip 2.mp4", media[-1])
+    media.append(tmp_path / "other \udcff.mp4")
+    media[-1].write_text("no video")
+    first = run(store, *media)
+    assert (first.num_media, first.num_failed) == (5, 2)
+    for name, value in {"IDENTIFIED_HERE": 0, "SCAN_BATCH": 1, "TASKS_PER_CPU": 10, "SCAN_ROUND": 3}.items():
+        monkeypatch.setattr(scan, name, value)
+    assert run(store, *media).num_new == 0
+    other = Store.open(tmp_path / "other", create=True)
+    assert tables(other, run(other, *media).digest)["media"].equals(tables(store, first.digest)["media"])
+
+
+def test_only_failures_among_the_media_of_the_call_count(store, footage, tmp_path):
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        (tmp_path / name).write_text(f"no video {name}")
+    good = footage / "cam a" / "clip 1.mp4"
+    settings = {"detect.max_failed": 1.0}
+    assert run(store, *tmp_path.glob("*.mp4"), good, **settings).num_failed == 3
+    later = run(store, tmp_path / "b.mp4", good, **settings)
+    assert (later.num_media, later.num_done, later.num_failed) == (2, 1, 1)
+    collection = store.collection("detections", later.digest)
+    ids = np.array([media_id(str(tmp_path / name)).encode() for name in ("a.mp4", "c.mp4")])
+    count, shown = failures(collection, collection.finished(), ids, most=1)
+    assert count == 2
+    assert [(row["status"], row["media_id"].encode() in ids) for row in shown] == [("unreadable", True)]
 
 
 def test_two_detects_of_one_collection_are_kept_apart(store, footage):

@@ -14,11 +14,10 @@ import pytest
 from encoded import encode
 
 from wildray.config import DetectConfig
-from wildray.mining.chunks import MAX_WINDOWS, plan_chunks
+from wildray.mining.chunks import MAX_WINDOWS, plan_chunks, windows
 from wildray.mining.clock import flag_clocks, natural_key
-from wildray.mining.detect import _identify
 from wildray.mining.inputs import find_media
-from wildray.mining.media import probe
+from wildray.mining.media import identify, probe
 from wildray.mining.sandbox import FrameSource
 from wildray.schema import MEDIA
 
@@ -32,7 +31,7 @@ def source():
 def rows_of(folder, source):
     """What detect's first pass makes of a folder: a Media row by file name, in a table that can be written."""
     items = find_media([str(folder)])
-    _identify(items)
+    identify([item.uri for item in items])
     rows = flag_clocks([probe(item, source=source) for item in items])
     pa.Table.from_pylist(rows, schema=MEDIA)
     return {os.path.basename(row["uri"]): row for row in rows}
@@ -176,10 +175,11 @@ def test_a_duration_that_a_header_makes_up_does_not_decide_how_much_is_planned(d
     (row,) = rows_of(tmp_path, source).values()
     assert row["status"] == "done"
     assert row["duration_s"] is None or row["duration_s"] > 0
-    (chunk,) = plan_chunks([row], DetectConfig(), first=0).values()
-    (windows,) = chunk["windows"]
-    assert 1 <= len(windows) <= MAX_WINDOWS
-    assert windows[-1][1] is None  # the last ends with the file, whatever its length
+    (part,) = plan_chunks(pa.Table.from_pylist([row], schema=MEDIA), DetectConfig(), first=0)
+    (planned,) = part.to_pylist()
+    looked_at = windows(planned, DetectConfig().window.seconds)
+    assert 1 <= len(looked_at) <= MAX_WINDOWS
+    assert looked_at[-1][1] is None  # the last ends with the file, whatever its length
     frames = list(source.decode(str(tmp_path / "a.mkv"), "video", interval_s=0.5))
     assert [frame.frame_index for frame in frames] == [0, 5]
 

@@ -9,28 +9,31 @@ rows where one input makes many, and its ``read_videos`` decodes every frame.
 from __future__ import annotations
 
 import functools
-import json
+import itertools
 import logging
-import os
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 
 from wildray.config import Config, DetectConfig
 from wildray.errors import DataError, StageError, WildrayError, error_to_bytes, raise_error_bytes
-from wildray.mining.chunks import Row, from_json, plan_chunks, to_json
-from wildray.mining.clock import captured, flag_clocks
+from wildray.mining.chunks import Row, plan_chunks
 from wildray.mining.detectors import make_detector
 from wildray.mining.detectors.results import Results, read_results
-from wildray.mining.media import MediaItem, find_media, media_id, media_id_of_name, probe
+from wildray.mining.detectors.results_file import SCHEME
+from wildray.mining.failures import failures
+from wildray.mining.fresh import new_media
+from wildray.mining.media import MediaItem, find_media
 from wildray.mining.sandbox import FrameSource
+from wildray.mining.scan import absent_rows, cpus_per_task, identified, probed_rows, source_options
 from wildray.mining.windows import ChunkWorker
-from wildray.nodes import of_kind, selector, task_cpus
+from wildray.nodes import selector
 from wildray.progress import tracked
 from wildray.schema import MEDIA
 from wildray.store import Collection, Store
@@ -41,8 +44,11 @@ NOT_IN_DIGEST = {"decode_timeout", "decode_memory_mb", "max_file_gb", "max_faile
 """Settings that decide whether a file can be looked at, not what is seen in it."""
 DIGEST_VERSION = 2
 """Raised when the code finds other boxes, frames or crops than before from equal settings."""
-SCAN_BATCH = 16
-"""Files probed by one Ray task."""
+MOST_BLOCKS = 1_024
+BLOCKS_PER_WORKER = 16
+"""Ray Data's driver keeps a task and its metadata for every block: beyond so many, a task does several chunks."""
+MOST_SHOWN = 20
+"""Media of which it is said why they failed."""
 
 
 @dataclass(frozen=True)
@@ -100,26 +106,25 @@ def detect(config: Config, store: Store, media: Sequence[str]) -> DetectResult:
             "detect: %d media with %s, collection %s", len(items), detector.name if detector else "results", digest
         )
         collection.begin({"detect": config.detect.model_dump(mode="json"), "facts": facts})
-        ids = _identify(items)
-        new = _plan(config, collection, ids, results)
-        _work(config, collection, results)
-        finished = collection.finished()
-    wanted = set(ids)
-    rows = collection.read("media", MEDIA, columns=["media_id", "status", "uri", "error"]).to_pylist()
-    mine = [row for row in rows if row["media_id"] in wanted]
-    failed = [row for row in mine if row["status"] != "done"]
+        media_ids, new = new_media(items, identified(config, items), collection.covering())
+        num_new = new.num_rows
+        del items  # of millions, they take more memory than all that follows
+        _plan(config, collection, new, results)
+        del new
+        finished = _work(config, collection, results)
+    num_failed, failed = failures(collection, finished, media_ids, most=MOST_SHOWN)
     result = DetectResult(
-        num_media=len(mine),
-        num_done=len(mine) - len(failed),
-        num_failed=len(failed),
-        num_new=new,
+        num_media=len(media_ids),
+        num_done=len(media_ids) - num_failed,
+        num_failed=num_failed,
+        num_new=num_new,
         num_frames=sum(record["num_frames"] for record in finished.values()),
         num_detections=sum(record["num_detections"] for record in finished.values()),
         digest=digest,
         seconds=time.monotonic() - begun,
     )
     logger.info("detect: %d frames, %d boxes in %.1f s", result.num_frames, result.num_detections, result.seconds)
-    _judge(config, failed, len(mine))
+    _judge(config, failed, num_failed=num_failed, num_media=len(media_ids))
     return result
 
 
@@ -135,94 +140,63 @@ def _inputs(config: Config, media: Sequence[str]) -> tuple[Results | None, list[
     return results, results.items(at_hand)
 
 
-def _identify(items: Sequence[MediaItem]) -> dict[str, list[MediaItem]]:
-    """Media by id; several items under one id are duplicates."""
-
-    def identify(item: MediaItem) -> str:
-        try:
-            if os.path.getsize(item.uri) > 0:
-                return media_id(item.uri)
-        except OSError:
-            logger.debug("%s cannot be read", item.uri)
-        return media_id_of_name(item.uri)
-
-    with ThreadPoolExecutor(8) as pool:
-        ids = list(pool.map(identify, items))
-    grouped: dict[str, list[MediaItem]] = {}
-    for name, item in zip(ids, items, strict=True):
-        grouped.setdefault(name, []).append(item)
-    return grouped
-
-
-def _plan(config: Config, collection: Collection, ids: dict[str, list[MediaItem]], results: Results | None) -> int:
-    """Plan chunks over the media that no chunk covers; returns how many there are."""
-    covered = collection.covered()
-    fresh = {name: items for name, items in ids.items() if name not in covered}
-    if not fresh:
-        return 0
-    logger.info("detect: %d new media", len(fresh))
-    absent = {name for name, items in fresh.items() if results is not None and results.is_absent(items[0].uri)}
-    rows = [_absent_row(config, results, name, fresh[name][0]) for name in sorted(absent) if results is not None]
-    at_hand = {name: items for name, items in fresh.items() if name not in absent}
-    if at_hand:
-        rows += tracked(_probed(config, at_hand), len(at_hand), "reading headers")
-    rows = flag_clocks(rows)
-    chunks = plan_chunks(rows, config.detect, first=len(collection.planned()))
-    collection.plan(chunks, covers=fresh)
-    return len(fresh)
-
-
-def _absent_row(config: Config, results: Results, name: str, item: MediaItem) -> Row:
-    """The Media row of a medium that only a results file knows."""
-    capture = captured({}, given=item.captured_at, time_zone=config.detect.time_zone)
-    when = {"captured_at": capture.at, "captured_at_text": capture.text, "captured_at_zone": capture.zone}
-    return {**results.media_row(item), **when, "media_id": name, "num_duplicates": 0}
-
-
-def _probed(config: Config, media: dict[str, list[MediaItem]]) -> Iterator[Row]:
-    """Media rows of new media, probed by Ray tasks."""
-    options = _source_options(config.detect)
-    zone, max_bytes = config.detect.time_zone, config.detect.max_file_gb * 1e9
-
-    def probe_batch(batch: Any) -> Any:
-        rows = []
-        with FrameSource(**options) as source:
-            for name in batch["media_id"]:
-                row = probe(media[name][0], source=source, time_zone=zone, max_file_bytes=max_bytes)
-                row |= {"media_id": str(name), "num_duplicates": len(media[name]) - 1}
-                rows.append(json.dumps(to_json(row)))
-        return {"row": rows}
-
-    dataset = ray.data.from_items([{"media_id": name} for name in media])
-    where = selector(config.scale.decode_nodes)
-    scanned = dataset.map_batches(probe_batch, batch_size=SCAN_BATCH, num_cpus=_cpus(config) / 2, label_selector=where)
-    for row in scanned.iter_rows():
-        yield from_json(json.loads(row["row"]))
-
-
-def _work(config: Config, collection: Collection, results: Results | None) -> None:
-    """Do the planned chunks that are not done."""
-    finished = collection.finished()
-    todo = [chunk for chunk in collection.planned() if chunk not in finished]
-    if not todo:
+def _plan(config: Config, collection: Collection, new: pa.Table, results: Results | None) -> None:
+    """Plan chunks over new media (``fresh.NEW``)."""
+    if new.num_rows == 0:
         return
+    logger.info("detect: %d new media", new.num_rows)
+    tables = [MEDIA.empty_table()]
+    if results is not None:
+        absent = pc.starts_with(new["uri"], SCHEME.encode())
+        tables += absent_rows(config, results, new.filter(absent))
+        new = new.filter(pc.invert(absent))
+    if new.num_rows:
+        tables += tracked(probed_rows(config, new), new.num_rows, "reading headers", weigh=len)
+    parts = plan_chunks(_joined(tables), config.detect, first=len(collection.planned()))
+    collection.plan_rows(parts, covers="media_id")
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table:
+    """One table of all; the list is emptied, so that whoever sorts the table need not hold the rows twice."""
+    table = pa.concat_tables(tables)
+    tables.clear()
+    return table
+
+
+def _work(config: Config, collection: Collection, results: Results | None) -> dict[str, Any]:
+    """Do the planned chunks that are not done; returns the records of all that are then."""
+    finished = collection.finished()
+    todo = [(chunk, part or "") for chunk, part in collection.parts().items() if chunk not in finished]
+    if not todo:
+        return finished
     path = None if results is None else str(results.path)
 
     def work(batch: Any) -> Any:
-        (chunk,) = batch["chunk"]
+        ((chunk, part),) = zip(batch["chunk"], batch["part"], strict=True)
         try:
-            record = _worker(config.detect, collection, path).run(str(chunk))
+            if collection.is_finished(str(chunk)):  # its block has been worked on by a process that died
+                return {"chunk": [chunk], "error": [b""]}
+            _worker(config.detect, collection, path).run(str(chunk), str(part) or None)
         except WildrayError as error:
-            return {"chunk": [chunk], "num_detections": [0], "error": [error_to_bytes(error)]}
-        return {"chunk": [chunk], "num_detections": [record["num_detections"]], "error": [b""]}
+            return {"chunk": [chunk], "error": [error_to_bytes(error)]}
+        return {"chunk": [chunk], "error": [b""]}
 
-    dataset = ray.data.from_items([{"chunk": chunk} for chunk in todo], override_num_blocks=len(todo))
-    workers = ray.data.TaskPoolStrategy(size=min(config.scale.workers, len(todo)))
+    workers = min(config.scale.workers, len(todo))
+    num_blocks = min(len(todo), max(MOST_BLOCKS, BLOCKS_PER_WORKER * workers))
+    chunks, parts = zip(*todo, strict=True)
+    dataset = ray.data.from_arrow(
+        [
+            pa.table({"chunk": chunks[begin:end], "part": parts[begin:end]})
+            for begin, end in itertools.pairwise(len(todo) * block // num_blocks for block in range(num_blocks + 1))
+        ]
+    )
     where = selector(config.scale.decode_nodes)
-    done = dataset.map_batches(work, batch_size=1, compute=workers, num_cpus=_cpus(config), label_selector=where)
+    tasks = ray.data.TaskPoolStrategy(size=workers)
+    done = dataset.map_batches(work, batch_size=1, compute=tasks, num_cpus=cpus_per_task(config), label_selector=where)
     for record in tracked(done.iter_rows(), len(todo), "detecting"):
         raise_error_bytes(record["error"])
-        logger.debug("chunk %s: %d boxes", record["chunk"], record["num_detections"])
+        logger.debug("chunk %s", record["chunk"])
+    return collection.finished()
 
 
 @functools.lru_cache(maxsize=1)
@@ -234,35 +208,19 @@ def _worker(config: DetectConfig, collection: Collection, results_path: str | No
     return ChunkWorker(
         config,
         collection,
-        FrameSource(**_source_options(config)),
+        FrameSource(**source_options(config)),
         make_detector(config) if results is None else None,
         results,
     )
 
 
-def _cpus(config: Config) -> float:
-    """CPUs set aside for a worker: never all of a small machine, or Ray Data's own tasks would wait for ever."""
-    scale = config.scale
-    if scale.cpus_per_worker is not None:
-        return max(0.1, min(1.0, scale.cpus_per_worker / 2))
-    return task_cpus(of_kind(ray.nodes(), scale.decode_nodes), scale.workers)
-
-
-def _source_options(config: DetectConfig) -> dict[str, Any]:
-    return {
-        "timeout_s": config.decode_timeout.seconds,
-        "memory_mb": config.decode_memory_mb,
-        "max_pixels": config.max_pixels,
-    }
-
-
-def _judge(config: Config, failed: Sequence[Row], num_media: int) -> None:
+def _judge(config: Config, failed: Sequence[Row], *, num_failed: int, num_media: int) -> None:
     """Say which media failed; too many of them fail the stage."""
-    for row in failed[:20]:
+    for row in failed:
         logger.warning("%s: %s (%s)", row["status"], row["error"], row["uri"])
-    if num_media and len(failed) / num_media > config.detect.max_failed:
+    if num_media and num_failed / num_media > config.detect.max_failed:
         reasons = "\n  ".join(f"{row['status']}: {row['error']}" for row in failed[:5])
         raise StageError(
-            f"{len(failed)} of {num_media} media could not be looked at, more than detect.max_failed = "
+            f"{num_failed} of {num_media} media could not be looked at, more than detect.max_failed = "
             f"{config.detect.max_failed:g} allows; the others are kept. The first reasons:\n  {reasons}"
         )

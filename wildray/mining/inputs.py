@@ -8,12 +8,13 @@ would merge the ``100EKTAM`` folders that every camera of a maker has.
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from urllib.parse import unquote, urlsplit
 
 from wildray.errors import ConfigError, DataError
@@ -54,7 +55,7 @@ _CARD_FOLDER = re.compile(r"DCIM|[1-9]\d\d(?=\d*[A-Z_])[0-9A-Z_]{5}")
 """Folders that cameras make themselves (Design rule for Camera File system): counters, not places."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MediaItem:
     """One file of a collection.
 
@@ -94,7 +95,7 @@ def find_media(inputs: Sequence[str], *, time_zone: str = "UTC") -> list[MediaIt
     items: list[MediaItem] = []
     for text in inputs:
         path = _local_path(text)
-        suffix = Path(path).suffix.lower()
+        suffix = _suffix(path)
         if os.path.isdir(path):
             items += _from_folder(path, named=text)
         elif os.path.exists(path) and suffix in MANIFEST_SUFFIXES:
@@ -113,7 +114,8 @@ def find_media(inputs: Sequence[str], *, time_zone: str = "UTC") -> list[MediaIt
     unique: dict[str, MediaItem] = {}
     for item in items:
         unique.setdefault(item.uri, item)
-    return sorted(unique.values(), key=lambda item: (natural_key(item.camera_id), natural_key(item.uri)))
+    of_camera = functools.cache(natural_key)  # one key for all files of a camera
+    return sorted(unique.values(), key=lambda item: (of_camera(item.camera_id), natural_key(item.uri)))
 
 
 _KNOWN = (
@@ -124,10 +126,14 @@ _KNOWN = (
 
 def kind_of(path: str) -> Kind | None:
     """``video`` or ``still`` by the name; playlists count as videos, and are refused when opened; None otherwise."""
-    suffix = Path(path).suffix.lower()
+    suffix = _suffix(path)
     if suffix in STILL_SUFFIXES:
         return "still"
-    return "video" if suffix in VIDEO_SUFFIXES | PLAYLIST_SUFFIXES else None
+    return "video" if suffix in VIDEO_SUFFIXES or suffix in PLAYLIST_SUFFIXES else None
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
 
 
 def camera_of(path: str, root: str) -> str:
@@ -221,10 +227,10 @@ def _placed_folder(folder: str) -> str:
 
 
 def _from_manifest(path: str, *, time_zone: str) -> list[MediaItem]:
-    rows = read_manifest(path)
     folder = os.path.dirname(path)
     items = []
-    for number, row in enumerate(rows, start=1):
+    cameras: dict[str, str] = {}  # one string for all files of a camera
+    for number, row in enumerate(read_manifest(path), start=1):
         uri, camera, time = (row.get(name, "").strip() for name in ("uri", "camera_id", "captured_at"))
         if not uri:
             raise DataError(f"{path}: row {number} has no uri.")
@@ -237,9 +243,10 @@ def _from_manifest(path: str, *, time_zone: str) -> list[MediaItem]:
                 f"{path}: row {number}: captured_at is {time!r}, expected such as 2024-05-01T06:30:00+02:00 "
                 "(without the zone, detect.time_zone applies)."
             )
-        below = PurePath(local).is_relative_to(folder)
-        camera = camera or camera_of(local, folder if below else os.path.dirname(local))
-        items.append(MediaItem(local, kind, camera, time or None))
+        if not camera:
+            below = PurePath(local).is_relative_to(folder)
+            camera = camera_of(local, folder if below else os.path.dirname(local))
+        items.append(MediaItem(local, kind, cameras.setdefault(camera, camera), time or None))
     if not items:
         raise DataError(f"{path}: the manifest has no rows.")
     return items

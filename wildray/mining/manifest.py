@@ -8,7 +8,7 @@ read every column, and turn the camera "007" into 7.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,44 +27,49 @@ MAX_CELL_CHARS = 32_768
 BATCH_ROWS = 4096
 
 
-def read_manifest(path: str) -> list[dict[str, str]]:
-    """The rows of a manifest.
+def read_manifest(path: str) -> Iterator[dict[str, str]]:
+    """The rows of a manifest, some in memory at a time.
 
     Args:
         path: CSV in UTF-8 with a header, or Parquet.
 
-    Returns:
+    Yields:
         A mapping per row of at least those of ``COLUMNS`` that are there.
 
     Raises:
         DataError: It cannot be read, has no column ``uri``, or holds more than any list of media would.
     """
+    rows = _parquet_rows(path) if path.lower().endswith(".parquet") else _csv_rows(path)
     try:
-        columns, rows = _read_parquet(path) if path.lower().endswith(".parquet") else _read_csv(path)
+        for number, row in enumerate(rows, start=1):
+            for name in COLUMNS:
+                _check_cell(path, number, name, row.get(name, ""))
+            yield row
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         raise DataError(
             f"{path}: not readable as a manifest ({error}). Expected a UTF-8 CSV or Parquet table."
         ) from None
+
+
+def _check_columns(path: str, columns: Sequence[str]) -> None:
     if "uri" not in columns:
         raise DataError(
             f"{path}: the manifest has the columns {', '.join(columns[:20]) or 'none'}; expected uri, and if wanted "
             "camera_id and captured_at."
         )
-    for number, row in enumerate(rows, start=1):
-        for name in COLUMNS:
-            _check_cell(path, number, name, row.get(name, ""))
-    return rows
 
 
-def _read_csv(path: str) -> tuple[list[str], list[dict[str, str]]]:
+def _csv_rows(path: str) -> Iterator[dict[str, str]]:
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns = [name.strip() for name in reader.fieldnames or []]
         reader.fieldnames = columns
-        return columns, [{name: value or "" for name, value in row.items() if name is not None} for row in reader]
+        _check_columns(path, columns)
+        for row in reader:
+            yield {name: value or "" for name, value in row.items() if name is not None}
 
 
-def _read_parquet(path: str) -> tuple[list[str], list[dict[str, str]]]:
+def _parquet_rows(path: str) -> Iterator[dict[str, str]]:
     facts = pq.read_metadata(path)
     schema = facts.schema.to_arrow_schema()
     wanted = [name for name in COLUMNS if name in schema.names]
@@ -75,16 +80,16 @@ def _read_parquet(path: str) -> tuple[list[str], list[dict[str, str]]]:
     chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
     announced = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in wanted)
     _check_size(path, num_rows=facts.num_rows, num_bytes=announced)
-    rows: list[dict[str, str]] = []
-    num_bytes = 0
+    _check_columns(path, schema.names)
+    num_rows = num_bytes = 0
     # Words that repeat stay words of a dictionary: a long one that is repeated a million times is in memory once.
     with pq.ParquetFile(path, read_dictionary=wanted) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
-            for row in _rows(path, batch):
-                num_bytes += sum(len(text) for text in row.values())
-                rows.append(row)
-            _check_size(path, num_rows=len(rows), num_bytes=num_bytes)
-    return schema.names, rows
+            rows = list(_rows(path, batch))
+            num_rows += len(rows)
+            num_bytes += sum(len(text) for row in rows for text in row.values())
+            _check_size(path, num_rows=num_rows, num_bytes=num_bytes)
+            yield from rows
 
 
 def _check_size(path: str, *, num_rows: int, num_bytes: int) -> None:

@@ -8,19 +8,29 @@ its row. The alternative, an error, would let one bad file of ten thousand end t
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from wildray.errors import MediaError
 from wildray.mining.clock import captured, clock_flag
 from wildray.mining.inputs import PLAYLIST_SUFFIXES, MediaItem, find_media
 from wildray.mining.sandbox import FrameSource
 
-__all__ = ["MediaItem", "check_file", "find_media", "media_id", "media_id_of_name", "probe"]
+__all__ = ["MediaItem", "check_file", "find_media", "identify", "media_id", "media_id_of_name", "probe"]
+
+logger = logging.getLogger(__name__)
 
 _HASHED_BYTES = 1 << 20
+_THREADS = 8
+_AT_ONCE = 256
+"""Media that a thread identifies in one go: a task for each of a million would take more memory than the ids."""
 
 _PLAYLIST_STARTS = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<MPD", b"<smil", b"<asx", b"[Reference]", b"<playlist")
 
@@ -45,6 +55,24 @@ def media_id(path: str) -> str:
 def media_id_of_name(uri: str) -> str:
     """32 hex digits for a medium whose bytes cannot be read: they depend on its address alone."""
     return hashlib.blake2b(uri.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def identify(uris: Sequence[str]) -> npt.NDArray[np.bytes_]:
+    """Ids of media, (N,) of 32 hex digits: of the bytes where those can be read, of the address elsewhere."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        parts = pool.map(_identified, (uris[first : first + _AT_ONCE] for first in range(0, len(uris), _AT_ONCE)))
+        return np.concatenate([np.empty(0, "S32"), *parts])
+
+
+def _identified(uris: Sequence[str]) -> npt.NDArray[np.bytes_]:
+    ids = np.empty(len(uris), "S32")
+    for index, uri in enumerate(uris):
+        try:
+            ids[index] = media_id(uri) if os.path.getsize(uri) > 0 else media_id_of_name(uri)
+        except OSError:
+            logger.debug("%s cannot be read", uri)
+            ids[index] = media_id_of_name(uri)
+    return ids
 
 
 def check_file(path: str, *, max_file_bytes: float) -> None:

@@ -9,6 +9,7 @@ moves gigabytes to save nothing: decoding already runs in a process of its own.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,12 +19,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from wildray.config import DetectConfig
 from wildray.errors import MediaError, StageError
 from wildray.mining.background import CROP_PX, Background
 from wildray.mining.boxes import Boxes
-from wildray.mining.chunks import Row, from_json
+from wildray.mining.chunks import Row, from_json, windows
 from wildray.mining.detectors import Detector
 from wildray.mining.detectors.clip import ClipModel, thumbnail
 from wildray.mining.detectors.motion import MotionDetector
@@ -93,22 +95,24 @@ class ChunkWorker:
     detector: Detector | None
     results: Results | None
 
-    def run(self, chunk: str) -> dict[str, Any]:
+    def run(self, chunk: str, part: str | None) -> dict[str, Any]:
         """Do one planned chunk and record it; returns the record.
+
+        Args:
+            chunk: Of the collection's plans.
+            part: The part of a plan it stands in; None where it has a plan of its own, as in older stores.
 
         Raises:
             StageError: Two boxes got one id (a probability of 2^-64 per pair).
             StoreError: The store cannot be written.
         """
-        plan = self.collection.plan_of(chunk)
         rows = _Rows(uncropped=purged_media(self.collection.store))
         packs = PackWriter(self.collection.store, ("crops", self.collection.digest), chunk)
-        for content, windows in zip(plan["media"], plan["windows"], strict=True):
-            medium = from_json(content)
+        for medium in self._planned(chunk, part):
             if self.results is not None and medium["kind"] == "results":
                 self._adopt(medium, rows)
             else:
-                self._medium(medium, windows, rows, packs)
+                self._medium(medium, windows(medium, self.config.window.seconds), rows, packs)
             rows.media.append(medium)
         names = packs.close()
         ids = [row["detection_id"] for row in rows.detections]
@@ -118,15 +122,23 @@ class ChunkWorker:
         self.collection.write("frames", chunk, pa.Table.from_pylist(rows.frames, schema=FRAMES))
         self.collection.write("detections", chunk, pa.Table.from_pylist(rows.detections, schema=DETECTIONS))
         record = {
-            "media": [row["media_id"] for row in rows.media],
+            "num_media": len(rows.media),
+            "failed": [row["media_id"] for row in rows.media if row["status"] != "done"],
             "cameras": sorted({row["camera_id"] for row in rows.media}),
-            "num_done": sum(row["status"] == "done" for row in rows.media),
             "num_frames": len(rows.frames),
             "num_detections": len(rows.detections),
             "packs": names,
         }
         self.collection.done(chunk, record)
         return record
+
+    def _planned(self, chunk: str, part: str | None) -> list[Row]:
+        """The Media rows of a chunk."""
+        if part is None:
+            return [from_json(row) for row in self.collection.plan_of(chunk)["media"]]
+        plan = _part(self.collection, part)
+        rows: list[Row] = plan.filter(pc.equal(plan["chunk"], chunk)).drop_columns(["chunk"]).to_pylist()
+        return rows
 
     def _medium(
         self, medium: Row, windows: Iterable[tuple[float, float | None]], rows: _Rows, packs: PackWriter
@@ -248,6 +260,12 @@ class ChunkWorker:
             }
             for ordinal in range(len(boxes))
         ]
+
+
+@functools.lru_cache(maxsize=1)
+def _part(collection: Collection, part: str) -> pa.Table:
+    """A part of a plan, kept from one chunk to the next. It never changes once it is recorded."""
+    return collection.plan_part(part)
 
 
 def _frame_row(medium: Mapping[str, Any], index: int, time_s: float, num_boxes: int, *, infrared: bool) -> Row:
