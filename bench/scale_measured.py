@@ -30,8 +30,8 @@ RATES = {
     "driver_wall": Rate(
         0.00047, "s a medium on the driver and two workers, all of planning and recording", DRIVER_BENCH
     ),
-    "driver_cpu": Rate(0.000079, "core s a medium on the driver", DRIVER_BENCH),
-    "driver_bytes": Rate(1544, "bytes of the driver's memory a medium", DRIVER_BENCH),
+    "driver_cpu": Rate(0.000082, "core s a medium on the driver", DRIVER_BENCH),
+    "driver_bytes": Rate(1566, "bytes of the driver's memory a medium", DRIVER_BENCH),
     "record_bytes": Rate(130, "bytes a medium: its row, its plan, its share of records", DRIVER_BENCH),
     "mine": Rate(0.000051, "core s a box", "`bench.mine_scale --sequences 2000`"),
     "pairs_per_box": Rate(0.40, "pairs a box", "`bench.mine_scale --sequences 2000`"),
