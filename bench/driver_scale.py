@@ -13,6 +13,7 @@ driver's.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -185,6 +186,27 @@ def us_per_row(found: dict[str, Any]) -> float:
     return float(found["calls"]["first"]["seconds"] - found["start_up_s"]) / found["rows"] * 1e6
 
 
+def _row(found: dict[str, Any], least: dict[str, Any]) -> list[str]:
+    first, again, more = (found["calls"][name] for name in ("first", "again", "more"))
+    return [
+        f"{found['rows']:,}",
+        f"{found['chunks']:,}",
+        f"{first['seconds']:.1f}",
+        f"{first['driver_cpu_s']:.1f}",
+        f"{us_per_row(found):.0f}",
+        f"{us_per_row(found) / us_per_row(least):.2f}",
+        f"{first['driver_cpu_s'] / found['rows'] * 1e6:.0f}",
+        f"{max(one['driver_mb'] for one in (first, again, more)):.0f}",
+        f"{first['all_mb']:.0f}",
+        f"{found['files']:,}",
+        f"{found['bytes'] / 1e6:.1f}",
+        f"{found['largest_bytes'] / 1e6:.1f}",
+        f"{again['seconds']:.1f}",
+        f"{more['seconds']:.1f}",
+        f"{found['load']:.1f}",
+    ]
+
+
 def page(results: Sequence[dict[str, Any]], *, chunk: str, workers: int) -> str:
     """The results as Markdown."""
     least = min(results, key=lambda found: found["rows"])
@@ -199,28 +221,12 @@ def page(results: Sequence[dict[str, Any]], *, chunk: str, workers: int) -> str:
         f"{NEW_MEDIA:,} new, s",
         "load",
     ]
-    rows = []
-    for found in results:
-        first, again, more = (found["calls"][name] for name in ("first", "again", "more"))
-        rows.append(
-            [
-                f"{found['rows']:,}",
-                f"{found['chunks']:,}",
-                f"{first['seconds']:.1f}",
-                f"{first['driver_cpu_s']:.1f}",
-                f"{us_per_row(found):.0f}",
-                f"{us_per_row(found) / us_per_row(least):.2f}",
-                f"{first['driver_cpu_s'] / found['rows'] * 1e6:.0f}",
-                f"{max(one['driver_mb'] for one in (first, again, more)):.0f}",
-                f"{first['all_mb']:.0f}",
-                f"{found['files']:,}",
-                f"{found['bytes'] / 1e6:.1f}",
-                f"{found['largest_bytes'] / 1e6:.1f}",
-                f"{again['seconds']:.1f}",
-                f"{more['seconds']:.1f}",
-                f"{found['load']:.1f}",
-            ]
-        )
+    rows = [_row(found, least) for found in results]
+    further = [
+        f"{(many['calls']['first'][name] - few['calls']['first'][name]) / (many['rows'] - few['rows']) * 1e6:.0f}"
+        for few, many in itertools.pairwise(sorted(results, key=lambda found: int(found["rows"])))
+        for name in ("seconds", "driver_cpu_s")
+    ]
     start_up = ", ".join(f"{found['start_up_s']:.1f}" for found in results)
     return "\n".join(
         [
@@ -238,6 +244,9 @@ def page(results: Sequence[dict[str, Any]], *, chunk: str, workers: int) -> str:
             "memory above that before the call, the most of the three calls. All MB: of the first call, driver, Ray's "
             "processes and object store together. Files and MB: of the store after the first call. Then the same "
             f"manifest again, and with a second one of {NEW_MEDIA:,} further media.",
+            "",
+            "The fixed costs of Ray's tasks make the fewest rows dear. What every further row takes between one count "
+            f"and the next, in us: wall {', '.join(further[::2])}; driver CPU {', '.join(further[1::2])}.",
             "",
         ]
     )

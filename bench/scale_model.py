@@ -145,7 +145,7 @@ def reckon(videos: int, nodes: int, assumed: Assumed, rates: Mapping[str, Rate] 
         train_gpu_h=train_gpu_h,
         detect_h=detect_core_h / cores,
         read_h=(media_bytes + hashed) / (nodes * assumed.node_bytes_per_s) / 3600,
-        driver_h=videos * rate["driver_wall"] / 3600,
+        driver_h=(videos * rate["driver_wall"] + chunks * rate["driver_chunk"]) / 3600,
         driver_gb=videos * rate["driver_bytes"] / 1e9,
         mine_h=mine_core_h / cores,
         embed_h=embed_core_h / cores,
