@@ -19,7 +19,7 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
+import subprocess  # nosec B404 # lists of arguments, never a shell
 import sys
 import tempfile
 import time
@@ -88,7 +88,7 @@ class LocalCluster:
 
     def __enter__(self) -> LocalCluster:
         # sockets lie below, and the kernel allows their paths 107 characters: not the user's TMPDIR
-        self.folder = Path(tempfile.mkdtemp(prefix="wr-", dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix="wr-", dir="/tmp"))  # nosec B108 # a fresh one
         self.token_file = write_token(self.folder / "token")
         try:
             self._start_head()
@@ -129,7 +129,7 @@ class LocalCluster:
         """The nodes that are alive, as the dashboard tells of them."""
         request = urllib.request.Request(f"{self.dashboard}/api/v0/nodes?detail=1")
         request.add_header("Authorization", f"Bearer {self.token_file.read_text()}")
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # nosec B310 # http, of this cluster
             rows: list[dict[str, Any]] = json.load(answer)["data"]["result"]["result"]
         return [row for row in rows if row["state"] == "ALIVE"]
 
@@ -192,7 +192,7 @@ class LocalCluster:
         ]  # fmt: skip
         with (self.folder / f"{name}.log").open("wb") as log:
             self._nodes.append(
-                subprocess.Popen(
+                subprocess.Popen(  # nosec B603 # Ray, of this interpreter
                     command,
                     env=self.environ() | NODE_ENVIRONMENT | dict(own),
                     stdin=subprocess.DEVNULL,
