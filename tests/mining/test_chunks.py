@@ -127,9 +127,10 @@ def test_a_plan_by_rows_is_there_whole_or_not_at_all(tmp_path):
 
 
 def listed(text):
-    """A key of a list of parts, the plain way."""
+    """A key of a list of parts, the plain way: numbers by length and digits."""
     parts = re.split(r"(\d+)", text)
-    return [(int(part), "") if index % 2 else (-1, part) for index, part in enumerate(parts)]
+    numbers = [part.lstrip("0") for part in parts]
+    return [(len(numbers[i]), numbers[i]) if i % 2 else (-1, part) for i, part in enumerate(parts)]
 
 
 NAMES = st.text("aAbB._/-019é\u0663", max_size=12)
