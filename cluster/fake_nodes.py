@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+PROVIDER = "fake_provider.FolderedProvider"
 HEAD_ENVIRONMENT = {
     "RAY_FAKE_CLUSTER": "1",
     "AUTOSCALER_UPDATE_INTERVAL_S": "1",
@@ -20,6 +20,7 @@ HEAD_ENVIRONMENT = {
 
 def autoscaling_settings(
     gcs_address: str,
+    folder: str,
     *,
     max_workers: int,
     cpus: float,
@@ -32,6 +33,7 @@ def autoscaling_settings(
 
     Args:
         gcs_address: HOST:PORT of the head.
+        folder: Of the cluster.
         max_workers: Workers it may start.
         cpus: Of each.
         idle_s: Seconds after which it ends one without work.
@@ -44,7 +46,15 @@ def autoscaling_settings(
         "cluster_name": "local",
         "max_workers": max_workers,
         "idle_timeout_minutes": idle_s / 60,
-        "provider": {"type": "external", "module": PROVIDER, "gcs_address": gcs_address},
+        "provider": {
+            "type": "external",
+            "module": PROVIDER,
+            "gcs_address": gcs_address,
+            "folder": folder,
+            "use_node_id_as_ip": True,  # since the nodes share one address
+            "disable_node_updaters": True,  # nobody logs in to them
+            "disable_launch_config_check": True,
+        },
         "available_node_types": {
             "ray.head.default": {**kind, "max_workers": 0, "resources": {"CPU": head_cpus}},
             "worker": {
@@ -57,6 +67,8 @@ def autoscaling_settings(
         "head_node_type": "ray.head.default",
         **{f"{part}_commands": [] for part in ("setup", "initialization", "head_setup", "worker_setup")},
         **{f"{part}_start_ray_commands": [] for part in ("head", "worker")},
-        "file_mounts": {},
-        "auth": {},
+        **dict.fromkeys(("file_mounts", "auth", "docker"), {}),
+        **dict.fromkeys(("cluster_synced_files", "rsync_exclude", "rsync_filter"), []),
+        "file_mounts_sync_continuously": False,
+        "upscaling_speed": 1.0,
     }

@@ -153,6 +153,11 @@ class LocalCluster:
         logs = "\n".join(path.read_text()[-2000:] for path in sorted(self.folder.glob("*.log")))
         raise TimeoutError(f"{found} nodes after {within_s:.0f} s, expected {num_nodes}:\n{logs}")
 
+    def wait(self) -> None:
+        """Return when a node has ended, which none does by itself."""
+        while all(node.poll() is None for node in self._nodes):
+            time.sleep(0.5)
+
     def stop_worker(self, number: int) -> None:
         """End a worker at once, as a machine that is lost."""
         node = self._nodes[1 + number]
@@ -171,7 +176,8 @@ class LocalCluster:
         own: Mapping[str, str] = {}
         if self._autoscale is not None:
             options.append(f"--autoscaling-config={self._autoscaling_file(self._autoscale)}")
-            own = HEAD_ENVIRONMENT
+            paths = (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))  # the provider lies beside this file
+            own = {**HEAD_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
         self._start("head", options, agents, own)
 
     def _start_worker(self) -> None:
@@ -206,6 +212,7 @@ class LocalCluster:
     def _autoscaling_file(self, max_workers: int) -> Path:
         settings = autoscaling_settings(
             self.address,
+            str(self.folder),
             max_workers=max_workers,
             cpus=self._cpus,
             idle_s=self._idle_s,
@@ -278,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("# Ctrl-C ends it", flush=True)
         counts = NodeCounts(cluster.num_workers, lambda line: print(line, file=sys.stderr, flush=True))
         counts.start()
-        signal.pause()
+        cluster.wait()
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ def test_a_job_whose_driver_is_killed_goes_on(cluster, reserve, on_one_node, tmp
     assert (attached["submission_id"], attached["state"]) == (first["submission_id"], "running")
     driver_of(store).send_signal(signal.SIGKILL)
     ended, _ = wildray(
-        cluster, "submit", "--status", first["submission_id"], "--address", cluster.dashboard, "--follow", status=1
+        cluster, "submit", "--status", first["submission_id"], "--address", cluster.dashboard, "--follow", status=137
     )
     assert ended["status"] == "FAILED"
     second, _ = wildray(cluster, *words, "--follow")
@@ -210,11 +210,11 @@ def test_a_job_whose_driver_is_killed_goes_on(cluster, reserve, on_one_node, tmp
 
 def test_workers_come_with_work_and_go_when_it_is_done(reserve, on_one_node, tmp_path):
     """From no worker at all, by Ray's autoscaler; the last workers go while the job still evaluates."""
-    with LocalCluster(autoscale=2, idle_s=5) as growing:
+    with LocalCluster(autoscale=2, idle_s=3) as growing:
         counts = NodeCounts(growing.num_workers)
         counts.start()
         time.sleep(3)
-        words = [*pipeline(reserve, tmp_path / "s"), "--scale.grows", "true", "--eval.num-bootstrap", "2000000"]
+        words = [*pipeline(reserve, tmp_path / "s"), "--scale.grows", "true", "--eval.num-bootstrap", "4000000"]
         found, log = wildray(growing, "submit", *words, "--address", growing.dashboard, "--follow")
         ended_s = counts.elapsed_s
         counts.stop()
