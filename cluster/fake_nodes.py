@@ -67,8 +67,8 @@ def autoscaling_settings(
         "head_node_type": "ray.head.default",
         **{f"{part}_commands": [] for part in ("setup", "initialization", "head_setup", "worker_setup")},
         **{f"{part}_start_ray_commands": [] for part in ("head", "worker")},
-        **dict.fromkeys(("file_mounts", "auth", "docker"), {}),
-        **dict.fromkeys(("cluster_synced_files", "rsync_exclude", "rsync_filter"), []),
+        **{part: {} for part in ("file_mounts", "auth", "docker")},
+        **{part: [] for part in ("cluster_synced_files", "rsync_exclude", "rsync_filter")},
         "file_mounts_sync_continuously": False,
         "upscaling_speed": 1.0,
     }

@@ -152,9 +152,15 @@ def test_without_the_token_every_door_is_shut(cluster, tmp_path):
     connect = "import ray, sys; ray.init(sys.argv[1], logging_level='ERROR'); print(len(ray.nodes()))"
     for address in (cluster.address, cluster.client):
         for environment in (strange, cluster.environ()):
-            command = [sys.executable, "-c", connect, address]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
-            print(address, done.returncode, done.stdout, done.stderr[-300:])
+            # Ray gives a client's server half a minute to start, which a busy machine may not do the first time
+            for _ in range(1 if environment is strange else 3):
+                command = [sys.executable, "-c", connect, address]
+                done = subprocess.run(
+                    command, env=environment, capture_output=True, text=True, timeout=180, check=False
+                )
+                print(address, done.returncode, done.stdout, done.stderr[-300:])
+                if done.returncode == 0:
+                    break
             assert (done.returncode == 0) == (environment is not strange)
     assert done.stdout.strip() == "3"
     found, _ = wildray(
