@@ -7,7 +7,7 @@ from bench.driver_scale import measure_apart, page, us_per_row
 FEW, MANY = 2_000, 20_000
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_a_medium_costs_the_driver_no_more_among_many():
     few, many = (measure_apart(count, chunk="60s", workers=2) for count in (FEW, MANY))

@@ -22,7 +22,7 @@ from wildray.cli.submission import package, prepare
 from wildray.schema import DETECTIONS, PAIRS
 from wildray.store import Store
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
