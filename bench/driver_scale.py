@@ -19,7 +19,6 @@ import os
 import subprocess  # nosec B404 # lists of arguments, never a shell
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -31,7 +30,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.mine_scale import memory_mb
+from bench.mine_scale import Peak, memory_mb
 from bench.pages import table
 from bench.record import commit, machine
 from wildray.cli.cluster import connect
@@ -69,33 +68,9 @@ class Call:
     num_new: int
 
 
-class Peak:
-    """Samples resident memory of this process, and now and then of all it started, until it is left."""
-
-    def __enter__(self) -> Peak:
-        """Begin to sample."""
-        self.idle_mb = self.peak_mb = self._own_mb()
-        self.all_idle_mb = self.all_peak_mb = memory_mb()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        """End sampling."""
-        self._stop.set()
-        self._thread.join()
-
-    def _own_mb(self) -> float:
-        return float(psutil.Process().memory_info().rss) / 2**20
-
-    def _sample(self) -> None:
-        number = 0
-        while not self._stop.wait(0.05):
-            number += 1
-            self.peak_mb = max(self.peak_mb, self._own_mb())
-            if number % 40 == 0:
-                self.all_peak_mb = max(self.all_peak_mb, memory_mb())
+def own_mb() -> float:
+    """Resident memory of this process in MB."""
+    return float(psutil.Process().memory_info().rss) / 2**20
 
 
 def write_manifest(path: Path, num_rows: int, *, first: int = 0) -> Path:
@@ -119,15 +94,15 @@ def call(config: Config, store: Store, media: Sequence[Path]) -> Call:
     from wildray.mining.detect import detect
 
     before_s, begun = time.process_time(), time.monotonic()
-    with Peak() as peak:
+    with Peak(own_mb, every_s=0.05) as own, Peak(memory_mb, every_s=2.0) as every:
         result = detect(config, store, [str(path) for path in media])
     seconds, cpu_s = time.monotonic() - begun, time.process_time() - before_s
     assert result.num_media == result.num_failed, "none of the media is there"
     return Call(
         seconds=round(seconds, 2),
         driver_cpu_s=round(cpu_s, 2),
-        driver_mb=round(peak.peak_mb - peak.idle_mb, 1),
-        all_mb=round(peak.all_peak_mb - peak.all_idle_mb, 1),
+        driver_mb=round(own.peak_mb - own.idle_mb, 1),
+        all_mb=round(every.peak_mb - every.idle_mb, 1),
         num_new=result.num_new,
     )
 

@@ -13,6 +13,7 @@ import json
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -113,12 +114,24 @@ def _boxes(clips: np.ndarray) -> np.ndarray:
     return corners.reshape(-1, 4)
 
 
-class PeakMemory:
-    """Samples the memory of this process and all it started, shared pages shared out, until it is left."""
+class Peak:
+    """Samples a figure of memory, as a rule that of this process and all it started, until it is left.
 
-    def __enter__(self) -> PeakMemory:
+    Args:
+        read: Gives the figure in MB.
+        every_s: Seconds between two samples.
+
+    Attributes:
+        idle_mb: The first of them.
+        peak_mb: The largest.
+    """
+
+    def __init__(self, read: Callable[[], float], *, every_s: float) -> None:
+        self._read, self._every_s = read, every_s
+
+    def __enter__(self) -> Peak:
         """Begin to sample."""
-        self.idle_mb = self.peak_mb = memory_mb()
+        self.idle_mb = self.peak_mb = self._read()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
@@ -130,8 +143,8 @@ class PeakMemory:
         self._thread.join()
 
     def _sample(self) -> None:
-        while not self._stop.wait(0.5):
-            self.peak_mb = max(self.peak_mb, memory_mb())
+        while not self._stop.wait(self._every_s):
+            self.peak_mb = max(self.peak_mb, self._read())
 
 
 def family() -> list[psutil.Process]:
@@ -177,7 +190,7 @@ def main() -> None:
         connect(None)
         time.sleep(2)
         before_s = cpu_s()
-        with PeakMemory() as memory:
+        with Peak(memory_mb, every_s=0.5) as memory:
             result = mine(config, store)
         report = {
             "seconds": round(result.seconds, 2),

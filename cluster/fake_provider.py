@@ -1,6 +1,7 @@
 """Ray's provider of fake nodes, with a folder for each: what the autoscaler of ``local.py`` starts and ends nodes by.
 
-In Ray's own they share the head's, where the first job on a new node unpacks its code over that which others run from.
+In Ray's own (2.60) they share the head's, where the first job on a new node unpacks its code over that which others run
+from. This can go when ``FakeMultiNodeProvider`` lets each node have a ``temp_dir``.
 """
 
 from __future__ import annotations

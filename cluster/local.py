@@ -1,10 +1,11 @@
 """A Ray cluster of several nodes on this machine: every node its own processes, as on several machines.
 
 In: how many workers, and how large. Out: ``ray start --head`` and its workers on ports of their own, below a short
-temporary folder, listening on 127.0.0.1, with a fresh token in a file for its owner alone; until the block, or Ctrl-C,
-ends exactly these processes. With ``autoscale`` it begins without workers, and Ray's own autoscaler starts and ends
-them. ``ray.cluster_utils`` would do the same inside one process, without authentication, and its autoscaling cluster
-begins by ending every Ray on the machine.
+temporary folder, with a fresh token in a file for its owner alone; until the block, or Ctrl-C, ends exactly these
+processes. The dashboard listens on 127.0.0.1; Ray's other ports on the machine's address, where the token guards them.
+With ``autoscale`` it begins without workers, and Ray's own autoscaler starts and ends them. ``ray.cluster_utils`` would
+do the same inside one process, without authentication, and its autoscaling cluster begins by ending every Ray on the
+machine.
 """
 
 from __future__ import annotations

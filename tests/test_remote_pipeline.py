@@ -10,6 +10,7 @@ import time
 
 import pytest
 from object_storage import BUCKET, server  # noqa: F401
+from reserves import simulated
 from safetensors.numpy import load
 
 from wildray.schema import DETECTIONS, FRAMES, MEDIA, PAIRS
@@ -23,10 +24,7 @@ TRAINING = ["--train.epochs", "6", "--train.batch-size", "16", "--train.checkpoi
 
 @pytest.fixture(scope="module")
 def reserve(tmp_path_factory):
-    out = tmp_path_factory.mktemp("reserve") / "r"
-    settings = ["--simulate.num-videos", "6", "--simulate.labelled-individuals", "12", "--simulate.seed", "3"]
-    subprocess.run([sys.executable, "-m", "wildray", "simulate", str(out), *settings], check=True)
-    return out
+    return simulated(tmp_path_factory.mktemp("reserve") / "r", videos=6, labelled=12)
 
 
 def stages(reserve):

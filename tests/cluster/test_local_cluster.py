@@ -15,6 +15,7 @@ import pytest
 import torch
 from local import LocalCluster
 from node_counts import NodeCounts
+from reserves import simulated
 from safetensors.torch import load_file
 
 from wildray.cli.main import parse_words
@@ -42,10 +43,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def reserve(tmp_path_factory):
-    out = tmp_path_factory.mktemp("reserve") / "r"
-    settings = ["--simulate.num-videos", "4", "--simulate.labelled-individuals", "6", "--simulate.seed", "3"]
-    subprocess.run([sys.executable, "-m", "wildray", "simulate", str(out), *settings], check=True)
-    return out
+    return simulated(tmp_path_factory.mktemp("reserve") / "r", videos=4, labelled=6)
 
 
 @pytest.fixture(scope="module")

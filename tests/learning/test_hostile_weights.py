@@ -7,22 +7,13 @@ import zipfile
 import pytest
 import safetensors.torch
 import torch
+from hostile import Evil
 
 from wildray.config import BackboneConfig
 from wildray.errors import ConfigError, WeightsError
 from wildray.learning.backbone import FORMAT, new_backbone
 from wildray.learning.checkpoint import load_newest
 from wildray.learning.first_backbone import load_backbone, open_backbone
-
-
-class Evil:
-    """Makes a file where it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
 
 
 def as_torch_archive(content):

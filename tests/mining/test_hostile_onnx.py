@@ -3,18 +3,11 @@
 import pickle
 
 import pytest
+from hostile import Evil
 from onnx import TensorProto, helper
 
 from wildray.errors import WeightsError
 from wildray.mining.detectors.onnx_file import OnnxDetector, _names_in
-
-
-class Evil:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
 
 
 def test_a_pickle_under_the_name_of_an_onnx_file_is_refused(tmp_path):

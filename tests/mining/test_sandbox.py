@@ -139,7 +139,23 @@ def test_a_frame_larger_than_allowed_is_not_believed():
         assert caught.value.status == "crashed"
 
 
-@pytest.mark.parametrize("header", [b"[]", b"not json", b'{"type": "pickle"}', b'{"no": "type"}', b'{"type": "frame"}'])
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[]",
+        b"not json",
+        b'{"type": "pickle"}',
+        b'{"no": "type"}',
+        b'{"type": "frame"}',
+        b'{"type": "report", "num_frames": 1e400, "duration_s": 0, "num_given": 0}',
+        b'{"type": "report", "num_frames": -1, "duration_s": 0, "num_given": 0}',
+        b'{"type": "report", "num_frames": 1, "duration_s": NaN, "num_given": 0}',
+        b'{"type": "frame", "height": 1, "width": 1, "frame_index": 5e10, "time_s": 0, "infrared": 0}',
+        b'{"type": "frame", "height": 1, "width": 1, "frame_index": 0, "time_s": Infinity, "infrared": 0}',
+        b'{"type": "error", "status": "done", "message": "all is well"}',
+        b"[" * 100_000,
+    ],
+)
 def test_nonsense_from_the_child_is_an_error(header, monkeypatch):
     ours, theirs = socket.socketpair()
     source = FrameSource()
@@ -149,7 +165,7 @@ def test_nonsense_from_the_child_is_an_error(header, monkeypatch):
         return ours
 
     monkeypatch.setattr(source, "_start", start)
-    theirs.sendall(struct.pack("<I", len(header)) + header)
+    theirs.sendall(struct.pack("<I", len(header)) + header + bytes(3))  # and a pixel
     with theirs, pytest.raises(MediaError) as caught:
         list(source.decode("/any.mp4", "video"))
     assert caught.value.status == "crashed"

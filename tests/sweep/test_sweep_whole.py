@@ -14,6 +14,7 @@ import psutil
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
+from reserves import simulated
 
 from wildray.store import Store
 from wildray.trials import Ledger
@@ -32,10 +33,7 @@ BUDGET = {"images": 480, "images_per_step": 16, "measurements": 3}
 @pytest.fixture(scope="module")
 def reserve(tmp_path_factory):
     """Footage and labelled images of a few animals."""
-    out = tmp_path_factory.mktemp("reserve") / "r"
-    settings = ["--simulate.num-videos", "6", "--simulate.labelled-individuals", "12", "--simulate.seed", "3"]
-    subprocess.run([sys.executable, "-m", "wildray", "simulate", str(out), *settings], check=True)
-    return out
+    return simulated(tmp_path_factory.mktemp("reserve") / "r", videos=6, labelled=12)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from wildray.mining.detectors.results import Results
 from wildray.mining.fresh import item_of, to_text, uris_of
 from wildray.mining.media import MediaItem, identify, probe
 from wildray.mining.sandbox import FrameSource
-from wildray.nodes import of_kind, selector, task_cpus
+from wildray.nodes import amounts, of_kind, selector, task_cpus
 from wildray.progress import tracked
 from wildray.schema import MEDIA
 
@@ -84,7 +84,7 @@ def identified(config: Config, items: Sequence[MediaItem]) -> npt.NDArray[np.byt
 
 def _mapped(config: Config, rows: pa.Table, change: Callable[[pa.Table], pa.Table]) -> Iterator[pa.Table]:
     """What Ray tasks make of rows about files, in any order, a large table at a time."""
-    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    cpus = max(1, int(sum(amounts(of_kind(ray.nodes(), config.scale.decode_nodes), "CPU"))))
     size = min(SCAN_BLOCK, max(SCAN_BATCH, rows.num_rows // (TASKS_PER_CPU * cpus)))
     where = selector(config.scale.decode_nodes)
     for begin in range(0, rows.num_rows, SCAN_ROUND):
