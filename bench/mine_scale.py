@@ -22,10 +22,11 @@ import pyarrow as pa
 import ray
 
 from wildray.cli.cluster import connect
+from wildray.collection import Collection
 from wildray.config import Config
 from wildray.mining.mine import mine
 from wildray.schema import DETECTIONS, FRAMES, MEDIA
-from wildray.store import Collection, Store
+from wildray.store import Store
 
 SEQUENCES_PER_CAMERA = 50
 SEQUENCES_PER_CHUNK = 30

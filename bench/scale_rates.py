@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 import torch
 
 from bench.record import commit, machine
+from wildray.collection import Collection
 from wildray.config import Config
 from wildray.learning.first_backbone import load_backbone
 from wildray.mining.chunks import plan_chunks
@@ -36,7 +37,7 @@ from wildray.mining.windows import ChunkWorker
 from wildray.retrieval.forward import unit_vectors
 from wildray.schema import DETECTIONS, FRAMES, MEDIA
 from wildray.simulate.stage import simulate
-from wildray.store import Collection, Store
+from wildray.store import Store
 
 NUM_EMBEDDED = 256
 

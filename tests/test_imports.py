@@ -7,9 +7,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"schema", "errors", "units", "remote", "nodes", "lease", "progress"},
+    {"schema", "errors", "units", "remote", "refusals", "nodes", "lease", "progress"},
     {
-        *("store", "packs", "config", "weights", "libraries", "metadata", "photos", "labelled", "trials"),
+        *("store", "collection", "packs", "config", "weights", "libraries", "metadata", "photos", "labelled", "trials"),
         *("runlog", "run_entries", "spool", "tracking"),
     },
     {"mining", "learning", "report", "simulate", "doctor"},

@@ -9,8 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from wildray.collection import Collection
 from wildray.schema import DETECTIONS, FRAMES, MEDIA, hash64
-from wildray.store import Collection, Store
+from wildray.store import Store
 
 BEGIN = dt.datetime(2024, 5, 1, tzinfo=dt.UTC)
 

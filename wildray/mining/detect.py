@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import ray
 import ray.data
 
+from wildray.collection import Collection
 from wildray.config import Config, DetectConfig
 from wildray.errors import DataError, StageError, WildrayError, error_to_bytes, raise_error_bytes
 from wildray.mining.chunks import Row, plan_chunks
@@ -36,7 +37,7 @@ from wildray.mining.windows import ChunkWorker
 from wildray.nodes import selector
 from wildray.progress import tracked
 from wildray.schema import MEDIA
-from wildray.store import Collection, Store
+from wildray.store import Store
 
 logger = logging.getLogger(__name__)
 

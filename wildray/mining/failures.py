@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wildray.collection import Collection
 from wildray.mining.chunks import Row
 from wildray.schema import MEDIA
-from wildray.store import Collection
 
 COLUMNS = ["media_id", "status", "uri", "error"]
 

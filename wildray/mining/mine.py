@@ -22,6 +22,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from wildray.collection import Collection
 from wildray.config import Config, MineConfig, ScaleConfig
 from wildray.errors import ConfigError, StageError, WildrayError, error_to_bytes, nearest, raise_error_bytes
 from wildray.mining.pairs import DETECTION_COLUMNS, FRAME_COLUMNS, mine_tables
@@ -29,7 +30,7 @@ from wildray.mining.sequences import assign_sequences
 from wildray.nodes import of_kind, selector, task_cpus
 from wildray.progress import tracked
 from wildray.schema import DETECTIONS, FRAMES, MEDIA, hash64
-from wildray.store import Collection, Store
+from wildray.store import Store
 
 logger = logging.getLogger(__name__)
 

@@ -18,12 +18,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from wildray.collection import Collection
 from wildray.errors import DataError, StoreError
 from wildray.mining.media import media_id
 from wildray.packs import forget_packs, write_pack
 from wildray.remote import local_copy, remove
 from wildray.schema import DETECTIONS, MEDIA, PACK
-from wildray.store import Collection, Store
+from wildray.store import Store
 
 logger = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from wildray.collection import Collection
 from wildray.config import DetectConfig
 from wildray.errors import MediaError, StageError
 from wildray.mining.background import CROP_PX, Background
@@ -35,7 +36,6 @@ from wildray.mining.sandbox import FrameSource
 from wildray.mining.video import Frame, Report
 from wildray.packs import PackWriter, crop_image, decode_jpeg, encode_jpeg
 from wildray.schema import DETECTIONS, FRAMES, MEDIA, detection_ids
-from wildray.store import Collection
 
 logger = logging.getLogger(__name__)
 

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from wildray.collection import Collection
 from wildray.config import Config
 from wildray.errors import StoreError, WildrayError, error_to_bytes, raise_error_bytes
 from wildray.labelled import labelled_digest
@@ -34,7 +35,7 @@ from wildray.retrieval.forward import load_images, unit_vectors
 from wildray.retrieval.models import device_of, frozen_backbone
 from wildray.retrieval.sources import Source, open_source
 from wildray.schema import EMBEDDINGS
-from wildray.store import Collection, Store
+from wildray.store import Store
 
 logger = logging.getLogger(__name__)
 

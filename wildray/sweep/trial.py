@@ -166,6 +166,54 @@ def run_trial(point: Mapping[str, Any], *, context: Context) -> None:
         tune.report({"trial": record.trial, FAILED: str(error)})
 
 
+class _Teller:
+    """Tells the ledger and Tune what a trial measures.
+
+    Args:
+        trial: The trial.
+        context: What all trials share.
+        begun_s: Unix time from which this attempt counts.
+    """
+
+    def __init__(self, trial: Trial, context: Context, *, begun_s: float) -> None:
+        self._trial, self._ledger, self._begun_s = trial, context.ledger, begun_s
+        self._cpus = context.spec.resources.cpus * context.spec.resources.workers
+        before = self._ledger.read(trial.name)
+        assert before is not None, "written by the caller"
+        self._before_s, self._counted = before.seconds, False
+        self._held: dict[str, Any] = {}  # the last measurement, until the record says how it ended: Tune then ends it
+
+    def measured(self, metrics: Mapping[str, Any]) -> None:
+        """Report a measurement to Tune, which may end the trial; the last one of all waits for ``finished``."""
+        told = {**metrics, "trial": self._trial.name}
+        if metrics["epoch"] < self._trial.work.epochs:
+            tune.report(told)
+        else:
+            self._held = told
+
+    def on_epoch(self, metrics: Mapping[str, float]) -> None:
+        """Record a new measurement and what it cost, then report it."""
+        now = self._ledger.read(self._trial.name)
+        assert now is not None, "records are not removed"
+        startup = now.startup_s
+        if not self._counted:
+            startup = (*startup, max(0.0, time.time() - self._begun_s - metrics["seconds"]))
+            self._counted = True
+        seconds = self.cost(history=self._ledger.history(self._trial.name), startup_s=startup)
+        self.measured({**metrics, "seconds": seconds})
+
+    def cost(self, **changes: Any) -> float:
+        """Record what the trial has cost so far, and other changes; returns its seconds over all attempts."""
+        seconds = self._before_s + time.time() - self._begun_s
+        self._ledger.change(self._trial.name, seconds=seconds, core_hours=seconds * self._cpus / 3600, **changes)
+        return seconds
+
+    def finished(self) -> None:
+        """Record the end of the whole budget, then report the measurement that was held."""
+        self._ledger.end(self._trial.name, "finished")
+        tune.report(self._held)
+
+
 def _train(trial: Trial, context: Context, *, until: int | None, begun_s: float) -> None:
     ledger, store = context.ledger, context.store
     record = ledger.read(trial.name)
@@ -179,44 +227,15 @@ def _train(trial: Trial, context: Context, *, until: int | None, begun_s: float)
         num_parameters=num_parameters(config),
     )
     probe = make_probe(config, store, context.shared.parts.validation.digest)
-    held: list[
-        dict[str, Any]
-    ] = []  # the last measurement, until the record says how it ended: then Tune ends the trial
-
-    def report(metrics: Mapping[str, Any]) -> None:
-        told = {**metrics, "trial": trial.name}
-        if metrics["epoch"] < trial.work.epochs:
-            tune.report(told)
-        else:
-            held.append(told)
-
+    teller = _Teller(trial, context, begun_s=begun_s)
     for epoch in ledger.history(trial.name):
-        report(epoch)
-    held_cpus = context.spec.resources.cpus * context.spec.resources.workers
-
-    def on_epoch(metrics: Mapping[str, float]) -> None:
-        now = ledger.read(trial.name)
-        assert now is not None, "records are not removed"
-        elapsed_s = time.time() - begun_s
-        startup = now.startup_s if counted else (*now.startup_s, max(0.0, elapsed_s - metrics["seconds"]))
-        counted.append(True)
-        seconds = record.seconds + elapsed_s
-        ledger.change(
-            trial.name,
-            history=ledger.history(trial.name),
-            startup_s=startup,
-            seconds=seconds,
-            core_hours=seconds * held_cpus / 3600,
-        )
-        report({**metrics, "seconds": seconds})
-
-    counted: list[bool] = []
+        teller.measured(epoch)
     tags = trial_tags(context.spec, store, trial)
     in_process, give_up_s = context.spec.in_process, time.monotonic() + LEASE_WAIT_S
     while True:
         try:
             pretrain(
-                config, store, run=trial.name, probe=probe, on_epoch=on_epoch, tags=tags, until=until,
+                config, store, run=trial.name, probe=probe, on_epoch=teller.on_epoch, tags=tags, until=until,
                 in_process=in_process,
             )  # fmt: skip
             break
@@ -224,11 +243,9 @@ def _train(trial: Trial, context: Context, *, until: int | None, begun_s: float)
             if time.monotonic() > give_up_s:
                 raise
             time.sleep(LEASE_WAIT_S / 60)
-    seconds = record.seconds + time.time() - begun_s
-    ledger.change(trial.name, seconds=seconds, core_hours=seconds * held_cpus / 3600)
+    teller.cost()
     if until is None or until >= trial.work.epochs:
-        ledger.end(trial.name, "finished")
-        tune.report(held[-1])
+        teller.finished()
     else:
         ledger.change(trial.name, status="waiting", history=ledger.history(trial.name))
 
