@@ -40,15 +40,10 @@ def trainable(config: Config, store: Store, run: str, asked: str | None) -> tupl
         ConfigError: Settings do not go together, or the run was measured on other images so far.
         DataError: The images that were asked for cannot be used.
     """
-    from wildray.learning.first_backbone import check_backbone
-    from wildray.learning.ingest import check_labels
     from wildray.learning.labels import with_imported_labels
-    from wildray.learning.methods import method_class
-    from wildray.learning.placing import check_shares
+    from wildray.learning.train import check_training
 
-    check_labels(config, method_class(config.train.method))
-    check_backbone(config.backbone)
-    check_shares(config)
+    check_training(config)
     config = with_imported_labels(config, store)
     return config, probe_for(config, store, run, asked)
 

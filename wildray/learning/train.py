@@ -98,14 +98,10 @@ def pretrain(
         DataError: The labelled images cannot be used.
         StageError: There are no pairs or crops to train on, the loss is not finite, or workers died too often.
     """
-    workers, train = config.scale.workers, config.train
+    workers, train, kind = config.scale.workers, config.train, method_class(config.train.method)
     check_run_name(run)
-    kind = method_class(train.method)
-    check_labels(config, kind)
+    check_training(config)
     warn_of_unread(config, kind)
-    check_backbone(config.backbone)
-    check_shares(config)
-    check_strategy(config)
     with store.lease(f"models-{run}"):
         config = _settled(config, store, run)
         pairs = str(config.train.labels or config.train.pairs)
@@ -132,6 +128,18 @@ def pretrain(
     result = PretrainResult(run=run, pairs=pairs, workers=workers, **done)
     logger.info("pretrain %s: %d steps, loss %.4f, %.1f s", run, result.num_steps, result.loss, result.seconds)
     return result
+
+
+def check_training(config: Config) -> None:
+    """Refuse what settings alone can say will not train.
+
+    Raises:
+        ConfigError: A name is unknown, or settings do not go together.
+    """
+    check_labels(config, method_class(config.train.method))
+    check_backbone(config.backbone)
+    check_shares(config)
+    check_strategy(config)
 
 
 def _settled(config: Config, store: Store, run: str) -> Config:
