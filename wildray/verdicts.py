@@ -39,6 +39,7 @@ class VerdictFile:
         reviewer: Who judged, as they wrote it: never to be shown unescaped.
         verdicts: One of ``WORDS`` by pair, in the order of the file.
         seconds: How long the reviewer looked at each pair, by pair; 0 where unknown.
+        num_changed: Verdicts that were given anew, when what is known of the pair had been shown.
     """
 
     path: str
@@ -47,6 +48,7 @@ class VerdictFile:
     reviewer: str
     verdicts: Mapping[PairKey, str]
     seconds: Mapping[PairKey, float]
+    num_changed: int
 
 
 def read_verdicts(path: str | Path) -> VerdictFile:
@@ -81,6 +83,7 @@ def read_verdicts(path: str | Path) -> VerdictFile:
         reviewer=str(texts["reviewer"]).strip(),
         verdicts=verdicts,
         seconds=seconds,
+        num_changed=sum(row.get("changes") not in (None, 0) for row in rows),
     )
 
 

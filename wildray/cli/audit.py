@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from wildray.report.audit.estimate import Estimate
     from wildray.report.audit.result import AuditResult, Share
 
+PIPED_WIDTH = 130
+"""Columns of what is written into a file: the tables whole."""
 AXIS_NAMES = {"density": "boxes in the frame", "gap_s": "gap / s", "iou": "IoU"}
 
 
@@ -40,10 +44,12 @@ def run(arguments: argparse.Namespace, config: Config, store: Store) -> Any:
 
 def show_audit(result: AuditResult) -> None:
     """Print the tables."""
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
     counts = ", ".join(f"{count} {word.replace('_', ' ')}" for word, count in result.counts.items())
     console.print(Text(f"Sheet {result.sheet} of the pairs {result.pairs}, {result.num_drawn} pairs drawn: {counts}."))
-    table = Table(title="estimates for all pairs of the set, 95 % intervals", title_justify="left")
+    table = Table(
+        title="Estimates for all pairs of the set, with 95 % intervals", title_justify="left", box=SIMPLE_HEAD
+    )
     for name in ("", "pairs", "judged", "purity", "identity drift", "not an animal"):
         table.add_column(name, justify="left" if name == "" else "right")
     table.add_row("all", *_cells(result.whole))
@@ -52,6 +58,8 @@ def show_audit(result: AuditResult) -> None:
         for row in rows:
             table.add_row(f"{AXIS_NAMES[axis]} {row.part}", *_cells(row))
     console.print(table)
+    for name, seconds in zip(result.reviewers, result.median_seconds, strict=True):
+        console.print(Text(f"{printable(name)}: {seconds:.1f} s a pair in the median."))
     for one in result.agreements:
         names = " and ".join(printable(name) for name in one.reviewers)
         kappa = "unknown: both gave one verdict alone" if one.kappa is None else f"{one.kappa:.3f}"
@@ -61,7 +69,7 @@ def show_audit(result: AuditResult) -> None:
             else f"agree on {one.agreed:.1%} of {one.num_pairs}, kappa {kappa}"
         )
         console.print(Text(f"{names}: {agreed}; same against different: {one.conflicts}."))
-    console.print(Text(f"Purity {result.recommendation['target']:g}: {result.recommendation['sentence']}"))
+    console.print(Text(f"Purity of {result.recommendation['target']:g}: {result.recommendation['sentence']}"))
     for note in result.notes:
         console.print(Text(f"Note: {note}"))
 

@@ -49,7 +49,7 @@ class AuditConfig(Section):
     """Times between the two frames of a pair at which a further stratum begins."""
     iou_edges: tuple[float, ...] = (0.35, 0.6)
     """Overlaps at which a further stratum begins."""
-    target_purity: float = Field(0.95, gt=0, lt=1)
+    target_purity: float = Field(0.9, gt=0, lt=1)
     """Share of pairs that show one animal which recommended settings are to reach."""
 
     @field_validator("density_edges", "gap_edges", "iou_edges")

@@ -69,11 +69,11 @@ progress { flex: 1; min-width: 3rem; height: .8rem; accent-color: var(--accent);
 #count { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .sides { display: grid; grid-template-columns: 1fr 1fr; gap: .7rem; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: .6rem; overflow: hidden; }
-.sides img { display: block; width: 100%; height: min(58vh, 34rem); object-fit: contain; background: #0002; }
+.sides img { display: block; width: 100%; height: min(50vh, 36rem); object-fit: contain; background: #0002; }
 .sides.place figure { border-color: var(--warn); border-style: dashed; }
 figcaption { font-size: .78rem; color: var(--soft); padding: .1rem .6rem; }
 .facts, #last { color: var(--soft); font-size: .88rem; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-.facts { margin: .5rem 0 0; }
+.facts { margin: .4rem 0 0; min-height: 1.5em; }
 .answers { display: grid; grid-template-columns: repeat(4, 1fr); gap: .6rem; margin: .7rem 0 .6rem; }
 .answer { border: 2px solid var(--shade); color: var(--shade); font-weight: 600; min-height: 3.3rem; padding: .3rem; }
 .answer:hover { background: color-mix(in srgb, var(--shade) 12%, var(--card)); }
@@ -91,10 +91,21 @@ figcaption { font-size: .78rem; color: var(--soft); padding: .1rem .6rem; }
   .moves button { flex: 1 1 28%; padding: .3rem; font-size: .9rem; }
   .bar button { padding: .3rem .5rem; font-size: .85rem; min-height: 2.4rem; }
   figcaption { display: none; }
+  .facts { min-height: 3em; }
 }
 @media (max-width: 40rem) and (orientation: portrait) {
   .sides { grid-template-columns: 1fr; gap: .4rem; }
-  .sides img { height: 27vh; }
+  .sides img { height: 23vh; }
 }
+@media (max-height: 30rem) and (orientation: landscape) {
+  main { padding-top: .2rem; }
+  .bar { margin-bottom: .2rem; }
+  .sides img { height: 46vh; }
+  figcaption { display: none; }
+  .answers { margin: .3rem 0; }
+  .answer { min-height: 2.75rem; }
+  .facts { min-height: 1.5em; }
+}
+@media (hover: none) { .answers kbd { display: none; } }
 @media (prefers-reduced-motion: no-preference) { .answer { transition: background .12s; } }
 """

@@ -23,7 +23,7 @@ KEYS = {"same": ("S", "1"), "different": ("D", "2"), "not_an_animal": ("N", "3")
 """The keys of each verdict."""
 NAMES = {"same": "Same", "different": "Different", "not_an_animal": "Not an animal", "unsure": "Unsure"}
 MEANINGS = {
-    "same": "both crops show one individual",
+    "same": "both crops show one individual; where a crop shows several, the one in its middle counts",
     "different": "they show two individuals",
     "not_an_animal": "one of them, or both, shows none: a plant, a rock, a person, a vehicle",
     "unsure": "it cannot be told",
@@ -73,7 +73,8 @@ def sheet_page(record: Record, items: Sequence[dict[str, Any]]) -> str:
     data = tag("script", Html(json.dumps(content).replace("<", "\\u003c")), type="application/json", id="sheet")
     noscript = tag("noscript", tag("p", "This sheet needs JavaScript, which is off in this browser.", class_="note"))
     main = tag("main", noscript, _start(len(items)), _judging(len(items)), _end())
-    body = tag("body", main, tag("footer", footer), data, tag("script", Html(SCRIPT)))
+    other = tag("button", "Another reviewer", type="button", id="other", hidden="")
+    body = tag("body", main, tag("footer", tag("p", footer), other), data, tag("script", Html(SCRIPT)))
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
 
 
@@ -92,8 +93,8 @@ def _start(num_pairs: int) -> Html:
         tag("h1", "Same animal?"),
         tag(
             "p",
-            f"{num_pairs:,} pairs of crops, drawn by lot. Of each, say whether both show one individual. What is known of "
-            "the two is shown only after your verdict.",
+            f"{num_pairs:,} pairs of crops, drawn by lot. Of each, say whether both show one individual. What is "
+            "known of the two is shown only after your verdict.",
         ),
         tag(
             "form",
@@ -131,7 +132,7 @@ def _judging(num_pairs: int) -> Html:
     )
     return tag(
         "section",
-        tag("h1", "Same animal?", class_="hidden"),
+        tag("h1", "Same animal?", class_="hidden", tabindex="-1", id="judging"),
         tag(
             "div",
             tag("progress", id="progress", max=num_pairs, value=0, aria_label="pairs judged"),
@@ -140,7 +141,7 @@ def _judging(num_pairs: int) -> Html:
             class_="bar",
         ),
         tag("div", sides, class_="sides"),
-        tag("p", id="facts", class_="facts", hidden=""),
+        tag("p", id="facts", class_="facts"),
         tag("div", answers, class_="answers", role="group", aria_label="What the two crops show"),
         tag("div", moves, class_="moves", role="group", aria_label="Move"),
         tag("p", id="status", role="status", aria_live="polite"),

@@ -1,7 +1,8 @@
 """What the verdicts on a sheet say of its pair set.
 
 In: a store and verdict files. Out: ``AuditResult``: purity, identity drift and the share of what is no animal, each
-with an interval; the same by density, gap and overlap; how far reviewers agree; which stricter settings would do better.
+with an interval; the same by density, gap and overlap; how far reviewers agree; which stricter settings would do
+better.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class AuditResult:
         sheet: Id of the sheet.
         pairs: Digest of the pair set.
         reviewers: Who judged.
+        median_seconds: How long each of them looked at a pair, in the median.
         num_drawn: Pairs on the sheet.
         counts: Pairs by verdict, several reviewers taken together.
         whole: The whole set. ``purity``: share of *same* among the pairs that could be told; ``drift``: of *different*
@@ -62,6 +64,7 @@ class AuditResult:
     sheet: str
     pairs: str
     reviewers: list[str]
+    median_seconds: list[float]
     num_drawn: int
     counts: dict[str, int]
     whole: Share
@@ -77,6 +80,7 @@ class AuditResult:
             "sheet": self.sheet,
             "pairs": self.pairs,
             "reviewers": self.reviewers,
+            "median_seconds": self.median_seconds,
             "num_drawn": self.num_drawn,
             **{f"num_{word}": count for word, count in self.counts.items()},
             **_flat(self.whole),
@@ -112,6 +116,7 @@ def read_audit(config: Config, store: Store, files: Sequence[str]) -> AuditResul
         sheet=record.sheet,
         pairs=record.pairs,
         reviewers=[file.reviewer for file in read],
+        median_seconds=[float(np.median(list(file.seconds.values()) or [0.0])) for file in read],
         num_drawn=len(record.drawn),
         counts={word: int((words == word).sum()) for word in WORDS},
         whole=whole,
@@ -119,7 +124,7 @@ def read_audit(config: Config, store: Store, files: Sequence[str]) -> AuditResul
         parts=_parts(record, sample, words),
         agreements=[agreement(one, other) for one, other in itertools.combinations(read, 2)],
         recommendation=recommend(record.rules, sample, config.audit.target_purity),
-        notes=_notes(record, sample, words, verdicts),
+        notes=[*_notes(record, sample, words), *_changed(read)],
     )
 
 
@@ -194,10 +199,18 @@ def _least(record: Record, axis: str, name: str) -> float:
     return min(one.facts[axis] for one in record.drawn if record.labels[one.stratum].get(axis) == name)
 
 
-def _notes(record: Record, sample: Sample, words: npt.NDArray[np.str_], verdicts: Mapping[PairKey, str]) -> list[str]:
+def _changed(files: Sequence[VerdictFile]) -> list[str]:
+    return [
+        f"{file.num_changed} verdicts of {file.reviewer!r} were changed after what is known of the pair was shown."
+        for file in files
+        if file.num_changed
+    ]
+
+
+def _notes(record: Record, sample: Sample, words: npt.NDArray[np.str_]) -> list[str]:
     notes = []
-    if len(verdicts) < len(record.drawn):
-        notes.append(f"{len(record.drawn) - len(verdicts)} of {len(record.drawn)} pairs are not judged yet.")
+    if len(words) < len(record.drawn):
+        notes.append(f"{len(record.drawn) - len(words)} of {len(record.drawn)} pairs are not judged yet.")
     unseen = sample.size[sample.counts(np.ones(len(words), dtype=bool)) == 0]
     if unseen.sum():
         notes.append(

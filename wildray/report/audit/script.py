@@ -35,7 +35,10 @@ function fresh(name) {
 function done() { return Object.keys(state.verdicts).length; }
 function say(text) { $("status").textContent = text; $("status-end").textContent = text; }
 function complain(text) { $("said").textContent = text; $("said").hidden = false; }
-function only(id) { for (const one of ["start", "judge", "end"]) $(one).hidden = one !== id; }
+function only(id) {
+  for (const one of ["start", "judge", "end"]) $(one).hidden = one !== id;
+  $("other").hidden = id === "start";
+}
 
 function inWords(item) {
   const fact = item.facts, number = (value, digits) => value.toFixed(digits);
@@ -57,8 +60,9 @@ function show(index) {
   for (const word of sheet.words) {
     $("say-" + word).setAttribute("aria-pressed", String(Boolean(verdict) && verdict.verdict === word));
   }
-  $("facts").hidden = !verdict;
-  $("facts").textContent = verdict ? "Judged " + sheet.names[verdict.verdict].toLowerCase() + ". " + inWords(item) : "";
+  $("facts").textContent = verdict
+    ? "Judged " + sheet.names[verdict.verdict].toLowerCase() + ". " + inWords(item)
+    : "What is known of this pair is shown after your verdict.";
   $("progress").value = done();
   $("count").textContent = "pair " + (state.at + 1) + " of " + total + ", " + done() + " judged";
   $("back").disabled = state.at === 0;
@@ -117,6 +121,7 @@ function undo() {
 }
 function finish() {
   keep();
+  say("");
   only("end");
   const counts = sheet.words.map((word) =>
     Object.values(state.verdicts).filter((one) => one.verdict === word).length + " " + sheet.names[word].toLowerCase());
@@ -145,8 +150,18 @@ function begin(name) {
   if (open < 0) finish();
   else {
     show(open);
+    $("judging").focus();
     say(done() ? "Welcome back, " + name + ": " + done() + " of " + total + " are judged." : "");
   }
+}
+function leave() {
+  state = null;
+  $("last").hidden = true;
+  $("said").hidden = true;
+  $("name").value = "";
+  $("load").value = "";
+  only("start");
+  $("name").focus();
 }
 function refused(content) {
   if (!content || content.format !== sheet.format || content.version !== sheet.version) return "it is no verdict file.";
@@ -194,6 +209,7 @@ for (const [id, act] of Object.entries(moves)) {
 for (const word of sheet.words) $("say-" + word).addEventListener("click", () => judge(word));
 $("save").addEventListener("click", save);
 $("save-end").addEventListener("click", save);
+$("other").addEventListener("click", leave);
 $("again").addEventListener("click", () => show(state.at));
 $("begin").addEventListener("submit", (event) => {
   event.preventDefault();
