@@ -106,6 +106,6 @@ figcaption { font-size: .78rem; color: var(--soft); padding: .1rem .6rem; }
   .answer { min-height: 2.75rem; }
   .facts { min-height: 1.5em; }
 }
-@media (hover: none) { .answers kbd { display: none; } }
+@media (hover: none) and (max-width: 40rem) { .answers kbd { display: none; } }
 @media (prefers-reduced-motion: no-preference) { .answer { transition: background .12s; } }
 """

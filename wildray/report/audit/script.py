@@ -151,11 +151,12 @@ function begin(name) {
   else {
     show(open);
     $("judging").focus();
-    say(done() ? "Welcome back, " + name + ": " + done() + " of " + total + " are judged." : "");
+    if (done()) say("Welcome back, " + name + ": " + done() + " of " + total + " are judged.");
   }
 }
 function leave() {
   state = null;
+  say("");
   $("last").hidden = true;
   $("said").hidden = true;
   $("name").value = "";
@@ -235,6 +236,7 @@ document.addEventListener("keydown", (event) => {
   else if (move && !$(move).disabled) { event.preventDefault(); if (move !== "place") empty = false; moves[move](); }
   else if (move) event.preventDefault();
 });
+window.addEventListener("beforeunload", (event) => { if (state && done() && !keep()) event.preventDefault(); });
 $("name").value = stored().current || "";
 if ($("name").value && stored().reviewers[$("name").value]) begin($("name").value);
 else $("name").focus();
