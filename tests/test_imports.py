@@ -9,7 +9,19 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"schema", "errors", "units", "remote", "refusals", "nodes", "lease", "progress"},
     {
-        *("store", "collection", "packs", "config", "weights", "libraries", "metadata", "photos", "labelled", "trials"),
+        *(
+            "store",
+            "collection",
+            "packs",
+            "config",
+            "weights",
+            "libraries",
+            "metadata",
+            "photos",
+            "labelled",
+            "trials",
+            "verdicts",
+        ),
         *("runlog", "run_entries", "spool", "tracking"),
     },
     {"mining", "learning", "report", "simulate", "doctor"},

@@ -139,6 +139,19 @@ def report(arguments: argparse.Namespace) -> object:
     return show(arguments, page)
 
 
+def audit(arguments: argparse.Namespace) -> object:
+    """Measure how pure mined pairs are: draw some for people to judge, and read their verdicts.
+
+    Without --verdicts, writes a sheet: one HTML file that shows pairs and takes verdicts by key, in any browser,
+    without a network. With --verdicts, reads the files that were saved from it: purity of the whole set with a 95 %
+    interval, identity drift, agreement of reviewers, and which stricter settings would keep enough pairs pure.
+    """
+    from wildray.cli.audit import run
+
+    result = run(arguments, *checked(arguments))
+    return result if arguments.verdicts is not None else show(arguments, result)
+
+
 def purge(arguments: argparse.Namespace) -> object:
     """Take the crops of media or detections out everywhere: packs, pairs, vectors, pages.
 

@@ -32,6 +32,10 @@ EXAMPLES = {
         "wildray sweep tuning/iou_interval_backbone.yaml --store work --address auto",
     ),
     "report": ("wildray report --store work --run tiny", "wildray report --store work --sweep smoke"),
+    "audit": (
+        "wildray audit --store work --audit.num-pairs 100 --out sheet.html",
+        "wildray audit --store work --verdicts verdicts-ada.json verdicts-ben.json",
+    ),
     "purge": ("wildray purge --store work footage/IMG_0007.MP4",),
     "export": ("wildray export --store work results.json",),
     "pipeline": ("wildray pipeline footage/ --store work --run first --data metadata.csv",),

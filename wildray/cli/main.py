@@ -176,6 +176,12 @@ def _add_tools(command: AddCommand) -> None:
     sub = command("report", commands.report)
     sub.add_argument("--run", dest="run_name", metavar="NAME", help="model to show; default the newest")
     sub.add_argument("--sweep", metavar="NAME", help="sweep to show instead of a model")
+    sub = command("audit", commands.audit, sections=("audit",))
+    sub.add_argument("--pairs", metavar="DIGEST", help="pair set to draw from; default the newest")
+    sub.add_argument("--out", metavar="FILE", help="HTML file to write; default reports/audit-SHEET.html in the store")
+    sub.add_argument(
+        "--verdicts", nargs="+", metavar="FILE", help="verdicts saved from a sheet, a file of each reviewer"
+    )
     sub = command("purge", commands.purge, "MEDIUM...")
     sub.add_argument("what", nargs="+", metavar="MEDIUM", help="media files, media ids, or detection ids (numbers)")
     sub = command("export", commands.export, "FILE")
