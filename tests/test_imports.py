@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"schema", "errors", "units", "remote", "refusals", "nodes", "lease", "progress"},
+    {"schema", "errors", "units", "remote", "refusals", "nodes", "lease", "progress", "bootstrap"},
     {
         *("store", "collection", "packs", "config", "weights", "libraries", "metadata", "photos", "labelled", "trials"),
         *("runlog", "run_entries", "spool", "tracking"),

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -25,7 +26,7 @@ from wildray.collection import Collection
 from wildray.config import Config, DetectConfig
 from wildray.errors import DataError, StageError, WildrayError, error_to_bytes, raise_error_bytes
 from wildray.mining.chunks import Row, plan_chunks
-from wildray.mining.detectors import make_detector
+from wildray.mining.detectors import make_detector, mot_results
 from wildray.mining.detectors.results import Results, read_results
 from wildray.mining.detectors.results_file import SCHEME
 from wildray.mining.failures import failures
@@ -84,7 +85,7 @@ def detect(config: Config, store: Store, media: Sequence[str]) -> DetectResult:
         config: ``detect`` and ``scale`` are used.
         store: Where everything is kept.
         media: Files, folders, globs, manifests; or one MegaDetector results file, then the media it speaks of as far
-            as they do not lie beside it.
+            as they do not lie beside it; or one MOT ground-truth file, whose boxes are taken as detections.
 
     Returns:
         Counts and the digest of the collection.
@@ -100,7 +101,8 @@ def detect(config: Config, store: Store, media: Sequence[str]) -> DetectResult:
     facts: dict[str, object] = (
         dict(detector.digest_facts) if detector else {"results": results.digest if results else ""}
     )
-    digest = config.detect.digest(extra={"version": DIGEST_VERSION, **facts}, exclude=NOT_IN_DIGEST)
+    unused = NOT_IN_DIGEST | (set() if results is not None and _is_mot(results.path) else mot_results.SETTINGS)
+    digest = config.detect.digest(extra={"version": DIGEST_VERSION, **facts}, exclude=unused)
     collection = store.collection("detections", digest)
     with store.lease(f"detections-{digest}"):
         logger.info(
@@ -130,15 +132,28 @@ def detect(config: Config, store: Store, media: Sequence[str]) -> DetectResult:
 
 
 def _inputs(config: Config, media: Sequence[str]) -> tuple[Results | None, list[MediaItem]]:
-    files = [name for name in media if name.lower().endswith(".json")]
+    files = [name for name in media if name.lower().endswith((".json", mot_results.SUFFIX))]
     others = [name for name in media if name not in files]
     if not files:
         return None, find_media(others, time_zone=config.detect.time_zone)
     if len(files) > 1:
         raise StageError(f"Got {len(files)} results files, expected one at a time: {', '.join(files)}.")
+    if others and _is_mot(files[0]):
+        raise StageError(f"{files[0]} is taken without media, of which no crop is made: leave {', '.join(others)} out.")
     at_hand = find_media(others, time_zone=config.detect.time_zone) if others else []
-    results = read_results(files[0], frame_size=config.detect.frame_size)
+    results = _read(files[0], config.detect)
     return results, results.items(at_hand)
+
+
+def _is_mot(path: str | Path) -> bool:
+    return str(path).lower().endswith(mot_results.SUFFIX)
+
+
+def _read(path: str, config: DetectConfig) -> Results:
+    """Boxes that stand in a file: MegaDetector's, or of a MOT ground truth."""
+    if _is_mot(path):
+        return mot_results.read_mot_results(Path(path), config)
+    return read_results(path, frame_size=config.frame_size)
 
 
 def _plan(config: Config, collection: Collection, new: pa.Table, results: Results | None) -> None:
@@ -203,7 +218,7 @@ def _work(config: Config, collection: Collection, results: Results | None) -> di
 @functools.lru_cache(maxsize=1)
 def _worker(config: DetectConfig, collection: Collection, results_path: str | None) -> ChunkWorker:
     """The detector and decoding process of a Ray worker, kept from one chunk to the next."""
-    results = None if results_path is None else read_results(results_path, frame_size=config.frame_size)
+    results = None if results_path is None else _read(results_path, config)
     if results is not None and results.digest != collection.settings()["facts"]["results"]:
         raise DataError(f"{results_path} was changed while it was worked on. Run the same command again.")
     return ChunkWorker(

@@ -39,6 +39,7 @@ class Results:
         detector: What it says of the detector; empty where it says nothing.
         files: What it says of each still and video, by name with forward slashes.
         frame_size_px: Width and height of frames that are not at hand; None where unknown.
+        camera_is_name: Whether a medium's camera is called as the medium is, and not as the folder.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class Results:
     detector: str
     files: Mapping[str, ListedFile]
     frame_size_px: tuple[int, int] | None = None
+    camera_is_name: bool = False
 
     def items(self, at_hand: Sequence[MediaItem] = ()) -> list[MediaItem]:
         """The media it speaks of, in its order.
@@ -105,8 +107,8 @@ class Results:
             "kind": "results",
             "camera_id": item.camera_id,
             "fps": listed.frame_rate,
-            "num_frames": None if listed.is_video else 1,
-            "duration_s": None,
+            "num_frames": listed.num_frames if listed.is_video else 1,
+            "duration_s": listed.num_frames / listed.frame_rate if listed.num_frames and listed.frame_rate else None,
             "width_px": width_px,
             "height_px": height_px,
             "num_bytes": None,
@@ -166,7 +168,9 @@ class Results:
         beside = self._beside(name)
         path = beside or os.path.normpath(self._folder / name)
         kind = "video" if self.files[name].is_video or kind_of(name) == "video" else "still"
-        camera = camera_of(path, str(self._folder) if beside else os.path.dirname(path))
+        camera = (
+            name if self.camera_is_name else camera_of(path, str(self._folder if beside else PurePath(path).parent))
+        )
         uri = beside if beside and os.path.isfile(beside) else f"{SCHEME}{self.digest}/{name}"
         return MediaItem(uri, "video" if kind == "video" else "still", camera)
 
