@@ -234,10 +234,14 @@ class ChunkWorker:
         """Take over the boxes of a medium that is not at hand: no crops, sizes as far as the results know them."""
         assert self.results is not None
         size = (medium["width_px"], medium["height_px"]) if medium["width_px"] else None
-        for frame_index, time_s, boxes in self.results.frames_at(medium["uri"], frame_size_px=size):
-            boxes = boxes[boxes.score >= self.config.min_score]
-            rows.frames.append(_frame_row(medium, frame_index, time_s, len(boxes), infrared=False))
-            rows.detections.extend(self._detection_rows(medium, frame_index, time_s, boxes, size))
+        purged = medium["media_id"] in rows.uncropped
+        for frame_index, time_s, boxes, colours in self.results.frames_at(medium["uri"], frame_size_px=size):
+            kept = np.flatnonzero(boxes.score >= self.config.min_score)
+            rows.frames.append(_frame_row(medium, frame_index, time_s, len(kept), infrared=False))
+            found = self._detection_rows(medium, frame_index, time_s, boxes[kept], size)
+            for row, place in zip(found, kept.tolist(), strict=True):
+                row["colour"] = None if purged else colours[place]
+            rows.detections.extend(found)
 
     def _detection_rows(
         self, medium: Mapping[str, Any], frame_index: int, time_s: float, boxes: Boxes, size: tuple[int, int] | None

@@ -133,15 +133,18 @@ class Results:
 
     def frames_at(
         self, uri: str, *, frame_size_px: tuple[int, int] | None = None
-    ) -> Iterator[tuple[int, float, Boxes]]:
-        """Frame, time in seconds (by its frame rate) and boxes, as ``boxes_of``, of every frame that was looked at."""
+    ) -> Iterator[tuple[int, float, Boxes, list[bytes | None]]]:
+        """Every frame looked at: its number, time in seconds (by its frame rate), and its boxes as ``boxes_of``.
+
+        The last is the colours of each box, 54 bytes, or None where they are not known.
+        """
         listed = self._listed(uri)
         order = np.argsort(listed.frame_number, kind="stable")
         first = np.searchsorted(listed.frame_number[order], listed.frames, side="left")
         after = np.searchsorted(listed.frame_number[order], listed.frames, side="right")
         for frame, begin, end in zip(listed.frames.tolist(), first, after, strict=True):
             time_s = frame / listed.frame_rate if listed.frame_rate is not None else 0.0
-            yield frame, time_s, _scaled(listed, order[begin:end], frame_size_px)
+            yield frame, time_s, _scaled(listed, order[begin:end], frame_size_px), _colours(listed, order[begin:end])
 
     def _listed(self, uri: str) -> ListedFile:
         listed = self.entry(uri)
@@ -211,6 +214,13 @@ def read_results(path: str | os.PathLike[str], *, frame_size: str | None = None)
     logger.info("%s: %d media, %d boxes in %.1f s", where, len(files), num_boxes, time.monotonic() - begun)
     size = (int(width), int(height)) if frame_size else None
     return Results(where, digest, detector if isinstance(detector, str) else "", files, size)
+
+
+def _colours(listed: ListedFile, rows: Any) -> list[bytes | None]:
+    if listed.colour is None or listed.has_colour is None:
+        return [None] * len(rows)
+    known = listed.has_colour[rows]
+    return [colour.tobytes() if has else None for colour, has in zip(listed.colour[rows], known, strict=True)]
 
 
 def _scaled(listed: ListedFile, rows: Any, frame_size_px: tuple[int, int] | None) -> Boxes:
