@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wildray.errors import DataError
-from wildray.mining.truth import match, read_truth
+from wildray.mining.matching import match
+from wildray.mining.truth import read_truth
 from wildray.packs import PackReader, PackWriter
 from wildray.schema import DETECTIONS, MEDIA, PAIRS
 from wildray.store import Store

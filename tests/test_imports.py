@@ -31,6 +31,7 @@ DOORS = {
         "wildray/learning/worker.py",
         "wildray/learning/ray_ingest.py",
         "wildray/retrieval/embed.py",
+        "wildray/sweep/pair_quality/study.py",
         "wildray/sweep/search.py",
         "wildray/sweep/stage.py",
         "wildray/sweep/trial.py",

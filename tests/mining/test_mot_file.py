@@ -139,7 +139,7 @@ def test_colours_that_are_none(tmp_path: Path, arrays: dict[str, object], messag
 
 
 def test_without_jitter_and_misses_the_truth_itself_is_found(tmp_path: Path) -> None:
-    results = read_mot_results(write(tmp_path), config(frame_size="100x80"))
+    results = read_mot_results([write(tmp_path)], config(frame_size="100x80"))
     (item,) = results.items()
     assert results.is_absent(item.uri)
     assert item.camera_id == "pond"
@@ -149,19 +149,19 @@ def test_without_jitter_and_misses_the_truth_itself_is_found(tmp_path: Path) -> 
     np.testing.assert_allclose(found[1][2].xyxy_px, [[10, 20, 40, 60]], atol=1e-4)
     row = results.media_row(item)
     assert (row["fps"], row["num_frames"], row["duration_s"], row["width_px"]) == (10.0, 2, 0.2, 100)
-    least = read_mot_results(write(tmp_path), config())
+    least = read_mot_results([write(tmp_path)], config())
     assert least.frame_size_px == (40, 60)
 
 
 def test_jitter_misses_and_false_boxes_are_as_many_as_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path, crowd())
-    listed = read_mot_results(path, config(mot_jitter=0.05, mot_missed=0.25, frame_size="2000x1000")).files["pond"]
+    listed = read_mot_results([path], config(mot_jitter=0.05, mot_missed=0.25, frame_size="2000x1000")).files["pond"]
     assert abs(len(listed.score) / 4000 - 0.75) < 0.03
     assert (listed.score >= 0.3).all()
     width = (listed.xyxy[:, 2] - listed.xyxy[:, 0]) * 2000
     assert abs(width.mean() - 30) < 0.2
     assert abs(width.std() - 30 * 0.05 * np.sqrt(2)) < 0.15
-    invented = read_mot_results(path, config(mot_false_boxes=1.5, frame_size="2000x1000")).files["pond"]
+    invented = read_mot_results([path], config(mot_false_boxes=1.5, frame_size="2000x1000")).files["pond"]
     assert abs(len(invented.score) - 4000 - 300) < 60
     assert (invented.score < 0.3).any()
 
@@ -170,7 +170,7 @@ def test_a_frames_boxes_are_the_same_at_every_rate_and_differ_by_seed(tmp_path: 
     path = write(tmp_path, crowd(num_frames=30))
     options = {"mot_jitter": 0.05, "mot_missed": 0.1, "mot_false_boxes": 0.5, "frame_size": "2000x1000"}
     every, third, other = (
-        read_mot_results(path, config(**options, **more)).files["pond"]
+        read_mot_results([path], config(**options, **more)).files["pond"]
         for more in ({}, {"mot_every": 3}, {"mot_seed": 1})
     )
     assert third.frames.tolist() == list(range(0, 30, 3))
@@ -180,9 +180,23 @@ def test_a_frames_boxes_are_the_same_at_every_rate_and_differ_by_seed(tmp_path: 
     assert len(other.xyxy) != len(every.xyxy) or not np.array_equal(other.xyxy, every.xyxy)
 
 
+def test_several_files_are_named_by_the_folders_that_tell_them_apart(tmp_path: Path) -> None:
+    for folder in ("cam0", "cam1", "cam0/MOT17-02/gt"):
+        (tmp_path / folder).mkdir(parents=True)
+    paths = [write(tmp_path / "cam0"), write(tmp_path / "cam1"), write(tmp_path / "cam0/MOT17-02/gt", name="gt.txt")]
+    results = read_mot_results(paths, config())
+    items = {item.uri.split("/", 1)[1]: item.camera_id for item in results.items()}
+    assert items == {"cam0/pond": "cam0", "cam1/pond": "cam1", "cam0/MOT17-02": "cam0"}
+    assert (
+        results.digest == read_mot_results(paths[::-1], config()).digest != read_mot_results(paths[1:], config()).digest
+    )
+    with pytest.raises(DataError, match="another file tells of the medium pond"):
+        read_mot_results([write(tmp_path), write(tmp_path, name="pond_gt.txt")], config())
+
+
 def test_time_is_needed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--detect\.mot-fps"):
-        read_mot_results(write(tmp_path), DetectConfig())
+        read_mot_results([write(tmp_path)], DetectConfig())
 
 
 @pytest.fixture(scope="module")

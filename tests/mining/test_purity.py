@@ -12,6 +12,7 @@ from mining_rows import Clip, box, make_store
 from wildray.config import Config
 from wildray.errors import ConfigError, DataError, StageError
 from wildray.mining.judge import judge, pair_quality, shape_iou
+from wildray.mining.matching import Matching
 from wildray.mining.mine import mine
 from wildray.mining.purity import (
     BREAKDOWNS,
@@ -24,16 +25,23 @@ from wildray.mining.purity import (
     purity_by,
     wilson,
 )
-from wildray.mining.truth import Matching, Truth
+from wildray.mining.truth import Truth
 from wildray.store import Store
 
 
 def pairs_of(rows: list[dict[str, object]]) -> JudgedPairs:
     usual = {
         "verdict": SAME, "identity": 0, "sequence": 0, "camera": "c", "time_s": 0.0, "gap_s": 1.0, "iou": 0.5,
-        "margin": 0.2, "shape_iou": 0.9, "num_animals": 1,
+        "margin": 0.2, "shape_iou": 0.9, "num_animals": 1, "partial": False,
     }  # fmt: skip
-    kinds = {"verdict": np.int8, "identity": np.int64, "sequence": np.int64, "num_animals": np.int64, "camera": object}
+    kinds = {
+        "verdict": np.int8,
+        "identity": np.int64,
+        "sequence": np.int64,
+        "num_animals": np.int64,
+        "camera": object,
+        "partial": bool,
+    }
     full = [{**usual, **row} for row in rows]
     return JudgedPairs(**{name: np.array([row[name] for row in full], kinds.get(name, np.float64)) for name in usual})
 
@@ -211,7 +219,7 @@ def test_what_is_named_wrongly_is_said(store: Store, tmp_path) -> None:
 def test_a_pair_of_boxes_that_are_not_there() -> None:
     ids = pa.table({"detection_id": [box("x", 0)]})
     none = np.zeros(1, np.int64)
-    matching = Matching(none, none == 0, none, 0, 0, 0)
+    matching = Matching(none, none, none == 0, none, 0, 0, 0)
     pairs = pa.table({"anchor_id": [1], "positive_id": [2]})
     with pytest.raises(DataError, match="not among the detections"):
         judge(pairs, ids, matching, truth_of([]).boxes)

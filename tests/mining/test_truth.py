@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from wildray.errors import DataError
 from wildray.mining.boxes import iou_matrix
-from wildray.mining.truth import CORNERS, TRUTH, Truth, identity_codes, match, read_truth
+from wildray.mining.matching import identity_codes, match
+from wildray.mining.truth import CORNERS, TRUTH, Truth, read_truth
 from wildray.schema import MEDIA
 
 
@@ -93,6 +94,16 @@ def test_two_boxes_on_one_animal_are_not_both_it() -> None:
     assert identity_codes(truth, got.place).tolist() == [-1, 0]
 
 
+def test_a_part_of_one_animal_is_told_from_a_box_of_none_or_of_two() -> None:
+    truth = truth_table([("a", 0, "ann", (0, 0, 10, 10)), ("a", 0, "bob", (5, 0, 15, 10))])
+    boxes = [(0, 0, 10, 9), (0, 0, 3, 3), (6, 0, 9, 3), (-3, 0, 2, 4), (5, 0, 15, 10), (30, 30, 40, 40)]
+    got = match(detections([("m", 0, box) for box in boxes]), truth, {"m": "a"})
+    assert got.place.tolist() == [0, -1, -1, -1, 1, -1]
+    assert got.part.tolist() == [-1, 0, -1, -1, -1, -1]  # the third lies in both, the fourth mostly outside
+    assert got.shown.tolist() == [0, 0, -1, -1, 1, -1]
+    assert (got.num_parts, got.num_unmatched_detections) == (1, 4)
+
+
 def test_truth_is_counted_in_frames_that_were_looked_at_only() -> None:
     truth = truth_table([("a", frame, "ann", (0, 0, 10, 10)) for frame in range(6)])
     looked = pa.table({"media_id": ["m", "m", "other"], "frame_index": [0, 3, 1]})
@@ -117,10 +128,14 @@ def truth_of(*files: str, folders: tuple[str, ...] = ()) -> Truth:
 
 def test_media_are_found_by_name() -> None:
     truth = truth_of("pond", "cam1/a.mp4", folders=("cam1",))
-    uris = ("/footage/pond.mp4", "results:0123/pond", "/r/media/cam1/a.mp4", "/r/media/cam1/empty.mp4")
-    assert truth.files_of(media(*uris)) == dict(
-        zip(uris, ("pond", "pond", "cam1/a.mp4", "cam1/empty.mp4"), strict=True)
-    )
+    names = {
+        "/footage/pond.mp4": "pond",
+        "results:0123/pond": "pond",
+        "results:0123/cam1/a": "cam1/a.mp4",
+        "/r/media/cam1/a.mp4": "cam1/a.mp4",
+        "/r/media/cam1/empty.mp4": "cam1/empty.mp4",
+    }
+    assert truth.files_of(media(*names)) == names
 
 
 def test_media_without_truth_are_refused_unless_the_rest_is_asked_for() -> None:

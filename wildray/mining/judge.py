@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 
 from wildray.errors import ConfigError, DataError, StageError, nearest
 from wildray.mining import purity as figures
+from wildray.mining.matching import MIN_IOU, Matching, identity_codes, match
 from wildray.mining.purity import BREAKDOWNS, Breakdown, JudgedPairs, Purity, purity, purity_by
-from wildray.mining.truth import CORNERS, MIN_IOU, Matching, Truth, identity_codes, match
+from wildray.mining.truth import CORNERS, Truth
 from wildray.schema import DETECTIONS, FRAMES, MEDIA, PAIRS
 from wildray.store import Store
 
@@ -41,7 +42,8 @@ class PairQuality:
         detections: Digest of the detections.
         whole: Of all pairs.
         parts: Of parts of them: breakdown to part to purity.
-        num_unmatched_detections: Detections that mining could use and that show no animal of the truth.
+        num_unmatched_detections: Detections that mining could use and that match no animal of the truth.
+        num_part_boxes: Those of them that show a part of one.
         num_truth: True boxes in the frames that were looked at.
         num_unmatched_truth: Those of them that no such detection shows.
         num_media: Media that were judged.
@@ -54,6 +56,7 @@ class PairQuality:
     whole: Purity
     parts: Mapping[str, Mapping[str, Purity]]
     num_unmatched_detections: int
+    num_part_boxes: int
     num_truth: int
     num_unmatched_truth: int
     num_media: int
@@ -123,6 +126,7 @@ def pair_quality(
         whole=purity(judged, seed=seed),
         parts={name: purity_by(judged, name, seed=seed) for name in breakdowns},
         num_unmatched_detections=matching.num_unmatched_detections,
+        num_part_boxes=matching.num_parts,
         num_truth=matching.num_truth,
         num_unmatched_truth=matching.num_unmatched_truth,
         num_media=len(files),
@@ -156,7 +160,7 @@ def judge(pairs: pa.Table, detections: pa.Table, matching: Matching, truth: pa.T
     anchor, positive = (_rows(ids, order, pairs[name].to_numpy()) for name in ("anchor_id", "positive_id"))
     kept = np.flatnonzero(matching.covered[anchor] & matching.covered[positive])
     anchor, positive, pairs = anchor[kept], positive[kept], pairs.take(pa.array(kept))
-    identity = identity_codes(truth, matching.place)
+    identity = identity_codes(truth, matching.shown)
     first, second = identity[anchor], identity[positive]
     verdict = np.where(first == second, figures.SAME, figures.DIFFERENT)
     verdict[(first < 0) | (second < 0)] = figures.FALSE_BOX
@@ -172,6 +176,7 @@ def judge(pairs: pa.Table, detections: pa.Table, matching: Matching, truth: pa.T
         margin=pairs["margin"].to_numpy().astype(np.float64),
         shape_iou=shape_iou(corners[:, anchor], corners[:, positive]),
         num_animals=matching.num_animals[anchor],
+        partial=(matching.part[anchor] >= 0) | (matching.part[positive] >= 0),
     )
 
 

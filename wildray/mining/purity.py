@@ -26,8 +26,7 @@ Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
 SAME, DIFFERENT, FALSE_BOX = 1, 0, -1
-"""Verdicts: one individual; two individuals; one box at least shows no animal (or a second time an animal that another
-box shows better)."""
+"""Verdicts: one individual; two individuals; one box at least shows no animal. A box of a part of one shows it."""
 BLOCK_S = 2.0
 """Least length of a block of time within a single sequence: at camera-trap speeds an animal has moved on by then."""
 NUM_BOOTSTRAP = 1000
@@ -60,6 +59,7 @@ class JudgedPairs:
         shape_iou: (P,) float64, their overlap were their centres one: 1 where the box keeps its shape and size. What
             an animal that turns, or comes nearer, lowers; corner jitter of 5 % alone gives about 0.9.
         num_animals: (P,) int64, animals in the frame of the earlier box.
+        partial: (P,) bool, whether one box at least shows a part of an animal that another box shows better.
     """
 
     verdict: npt.NDArray[np.int8]
@@ -72,6 +72,7 @@ class JudgedPairs:
     margin: Float64
     shape_iou: Float64
     num_animals: Int64
+    partial: Bool
 
     def __len__(self) -> int:
         return len(self.verdict)
@@ -90,6 +91,7 @@ class Purity:
         low, high: Its interval.
         num_pairs: Pairs.
         num_same, num_different, num_false_boxes: By verdict; they add up to the pairs.
+        num_partial: Pairs, of any verdict, with a box that shows a part of an animal.
         num_individuals: Individuals that a right pair shows.
         num_encounters: Individuals counted once for each sequence in which a right pair shows them.
         num_groups: Sequences, or blocks of time, drawn for the interval; with fewer than two nothing is known.
@@ -106,6 +108,7 @@ class Purity:
     num_same: int
     num_different: int
     num_false_boxes: int
+    num_partial: int
     num_individuals: int
     num_encounters: int
     num_groups: int
@@ -142,6 +145,7 @@ def purity(pairs: JudgedPairs, *, seed: int = 0, num_bootstrap: int = NUM_BOOTST
         num_same=num_same,
         num_different=int((pairs.verdict == DIFFERENT).sum()),
         num_false_boxes=int((pairs.verdict == FALSE_BOX).sum()),
+        num_partial=int(pairs.partial.sum()),
         num_individuals=len(np.unique(encounters[0])),
         num_encounters=np.unique(encounters, axis=1).shape[1],
         num_groups=len(np.unique(groups)),

@@ -1,6 +1,6 @@
 """What a detector would have said of media whose truth is known: MOT ground truth as a results file.
 
-In: a ground-truth file and the settings ``detect.mot_*``. Out: ``Results`` as of a MegaDetector file: of every n-th
+In: ground-truth files and the settings ``detect.mot_*``. Out: ``Results`` as of a MegaDetector file: of every n-th
 frame the true boxes with jittered corners, some of them missed, some false ones among them, each with a score. Every
 frame has random numbers of its own, so that a frame's boxes are the same at every detection rate. The alternative, to
 mine the truth as it is, would flatter every linker: no real detector hits the same corner twice.
@@ -8,15 +8,19 @@ mine the truth as it is, would flatter every linker: no real detector hits the s
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from wildray.config import DetectConfig
-from wildray.errors import ConfigError
+from wildray.errors import ConfigError, DataError
 from wildray.mining.detectors.mot_file import NUM_COLOURS, MotTruth, read_mot
 from wildray.mining.detectors.results import Results
 from wildray.mining.detectors.results_file import ListedFile
@@ -31,53 +35,79 @@ LEAST_TRUE, LEAST_FALSE, SPAN_TRUE, SPAN_FALSE = 0.3, 0.1, 0.7, 0.6
 them low), u uniform in [0, 1). Ours, not measured on a detector: they give thresholds something to choose from."""
 
 
-def read_mot_results(path: Path, config: DetectConfig) -> Results:
+def read_mot_results(paths: Sequence[str | Path], config: DetectConfig) -> Results:
     """The boxes that a detector would have found in media of a known truth.
 
     Args:
-        path: MOT ground truth.
+        paths: MOT ground truth, a file for each medium. Of several, media are named after the path from the folder that
+            they share, and their cameras after the folders in it.
         config: ``mot_*``, and ``frame_size``; without the latter the size is that which the colours' file states, or
             the least that holds all boxes.
 
     Raises:
         ConfigError: ``mot_fps`` is not set.
-        DataError: The file is not of the format.
+        DataError: A file is not of the format.
     """
-    where = path.expanduser().absolute()
+    files = sorted(Path(path).expanduser().absolute() for path in paths)
     if config.mot_fps is None:
         raise ConfigError(
-            f"{path} says nothing of time: give the frames a second of its video as --detect.mot-fps, such as 25."
+            f"{files[0]} says nothing of time: give the frames a second of its video as --detect.mot-fps, such as 25."
         )
-    truth = read_mot(where)
-    size = _frame_size(truth, config)
-    listed = detected(truth, config, fps=config.mot_fps, frame_size_px=size)
+    truths = [read_mot(path) for path in files]
+    size = _frame_size(truths, config)
+    listed: dict[str, ListedFile] = {}
+    num_true = 0
+    for path, truth in zip(files, truths, strict=True):
+        name = truth.name if len(files) == 1 else _name_among(path, files, truth.name)
+        if name in listed:
+            raise DataError(f"{path}: another file tells of the medium {name}, too. Rename one of them.")
+        listed[name] = detected(truth, config, name=name, fps=config.mot_fps, frame_size_px=size)
+        num_true += int(np.isin(truth.frame_index, listed[name].frames).sum())
     logger.info(
-        "%s: %d of %d frames looked at, %d boxes of %d true ones", where, len(listed.frames), truth.num_frames,
-        len(listed.score), np.isin(truth.frame_index, listed.frames).sum(),
+        "MOT ground truth of %d media: %d frames looked at, %d boxes made of %d true ones", len(files),
+        sum(len(one.frames) for one in listed.values()), sum(len(one.score) for one in listed.values()), num_true,
     )  # fmt: skip
-    return Results(where, truth.digest, "MOT ground truth", {truth.name: listed}, size, camera_is_name=True)
+    digest = truths[0].digest
+    if len(files) > 1:
+        named = [[name, truth.digest] for name, truth in zip(listed, truths, strict=True)]
+        digest = hashlib.blake2b(json.dumps(named).encode(), digest_size=16).hexdigest()
+    return Results(files[0], digest, "MOT ground truth", listed, size, camera_is_name=True, paths=tuple(files))
 
 
-def _frame_size(truth: MotTruth, config: DetectConfig) -> tuple[int, int]:
+def _name_among(path: Path, files: Sequence[Path], name: str) -> str:
+    """A medium's name among others: with the folders that tell it from them."""
+    shared = Path(os.path.commonpath([file.parent for file in files]))
+    folder = path.parent.parent if path.stem == path.parent.name == "gt" else path.parent
+    inner = folder.relative_to(shared).parts if folder.is_relative_to(shared) else ()
+    if inner and inner[-1] == name:  # NAME/gt/gt.txt
+        inner = inner[:-1]
+    return "/".join((*inner, name))
+
+
+def _frame_size(truths: Sequence[MotTruth], config: DetectConfig) -> tuple[int, int]:
     if config.frame_size is not None:
         width, _, height = config.frame_size.partition("x")
         return int(width), int(height)
-    if truth.frame_size_px is not None:
-        return truth.frame_size_px
-    width_px, height_px = (max(1, math.ceil(truth.xyxy_px[:, side].max())) for side in (2, 3))
+    stated = {truth.frame_size_px for truth in truths}
+    if len(stated) == 1 and (size := stated.pop()) is not None:
+        return size
+    width_px, height_px = (max(1, math.ceil(max(truth.xyxy_px[:, side].max() for truth in truths))) for side in (2, 3))
     logger.warning(
-        "%s: the frame's size is not known; %d x %d pixels hold all boxes. --detect.frame-size says it.",
-        truth.name, width_px, height_px,
+        "MOT ground truth: the frame's size is not known; %d x %d pixels hold all boxes. --detect.frame-size says it.",
+        width_px, height_px,
     )  # fmt: skip
     return width_px, height_px
 
 
-def detected(truth: MotTruth, config: DetectConfig, *, fps: float, frame_size_px: tuple[int, int]) -> ListedFile:
+def detected(
+    truth: MotTruth, config: DetectConfig, *, name: str, fps: float, frame_size_px: tuple[int, int]
+) -> ListedFile:
     """The boxes of every ``mot_every``-th frame as a detector would have found them.
 
     Args:
         truth: What there is.
         config: ``mot_every``, ``mot_jitter``, ``mot_missed``, ``mot_false_boxes`` and ``mot_seed``.
+        name: Of the medium.
         fps: Frames a second.
         frame_size_px: Width and height; boxes are cut at the frame's edge.
     """
@@ -110,7 +140,7 @@ def detected(truth: MotTruth, config: DetectConfig, *, fps: float, frame_size_px
         known = (row >= 0) & truth.has_colour[row]
         colour = np.where(known[:, None], truth.colour[row], np.zeros(NUM_COLOURS, np.uint8))
     return ListedFile(
-        file=truth.name,
+        file=name,
         failure=None,
         frame_rate=fps,
         frames=frames.astype(np.int32),

@@ -39,7 +39,8 @@ class Results:
         detector: What it says of the detector; empty where it says nothing.
         files: What it says of each still and video, by name with forward slashes.
         frame_size_px: Width and height of frames that are not at hand; None where unknown.
-        camera_is_name: Whether a medium's camera is called as the medium is, and not as the folder.
+        camera_is_name: Whether a medium's camera is in its name: the folders in it, or else the whole.
+        paths: Where there are several files, all of them.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class Results:
     files: Mapping[str, ListedFile]
     frame_size_px: tuple[int, int] | None = None
     camera_is_name: bool = False
+    paths: tuple[Path, ...] = ()
 
     def items(self, at_hand: Sequence[MediaItem] = ()) -> list[MediaItem]:
         """The media it speaks of, in its order.
@@ -171,9 +173,9 @@ class Results:
         beside = self._beside(name)
         path = beside or os.path.normpath(self._folder / name)
         kind = "video" if self.files[name].is_video or kind_of(name) == "video" else "still"
-        camera = (
-            name if self.camera_is_name else camera_of(path, str(self._folder if beside else PurePath(path).parent))
-        )
+        camera = camera_of(path, str(self._folder if beside else PurePath(path).parent))
+        if self.camera_is_name:
+            camera = name.rpartition("/")[0] or name
         uri = beside if beside and os.path.isfile(beside) else f"{SCHEME}{self.digest}/{name}"
         return MediaItem(uri, "video" if kind == "video" else "still", camera)
 
