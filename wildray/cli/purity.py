@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from wildray.cli.cluster import connect
+from wildray.cli.logs import printable
 from wildray.cli.options import config_of, overrides_of
 from wildray.errors import ConfigError
 from wildray.store import Store
@@ -82,32 +84,41 @@ def _study(arguments: argparse.Namespace) -> Any:
 
 def _print(quality: PairQuality) -> None:
     whole, console = quality.whole, Console()
-    drawn = f"blocks of {whole.block_s:g} s" if whole.block_s is not None else "sequences"
     if whole.purity is None:
         console.print(f"The pairs {quality.pairs} are none: there is nothing to judge.")
         return
-    console.print(
+    drawn = f"blocks of {whole.block_s:g} s" if whole.block_s is not None else "sequences"
+    parts = f" {whole.num_partial:,} hold a box of a part of an animal, which counts as that animal."
+    lines = [
         f"Pairs {quality.pairs}: purity {whole.purity:.3f} ({whole.low:.3f} to {whole.high:.3f}, 95 % interval over "
         f"{whole.num_groups} {drawn}). Of {whole.num_pairs:,} pairs {whole.num_same:,} join one individual, "
         f"{whole.num_different:,} two, {whole.num_false_boxes:,} hold a box that shows none."
-    )
-    console.print(
+        + (parts if whole.num_partial else ""),
         f"They show {whole.num_individuals:,} individuals in {whole.num_encounters:,} encounters. Of the detections "
-        f"{quality.num_unmatched_detections:,} show no animal of the truth; of {quality.num_truth:,} true boxes in the "
-        f"frames looked at {quality.num_unmatched_truth:,} were not detected."
-    )
+        f"{quality.num_unmatched_detections:,} match no animal ({quality.num_part_boxes:,} are parts of one); of "
+        f"{quality.num_truth:,} true boxes in the frames looked at {quality.num_unmatched_truth:,} were not detected.",
+    ]
     if quality.num_media_unknown:
-        console.print(f"{quality.num_media_unknown:,} media without truth were left out.")
-    table = Table(title_justify="left")
-    for name in ("", "pairs", "purity", "95 % interval", "individuals", "median gap / s", "IoU", "shape IoU"):
-        table.add_column(name, justify="left" if name == "" else "right")
+        lines.append(f"{quality.num_media_unknown:,} media without truth were left out.")
+    for line in lines:
+        console.print(line, markup=False)
+    console.print(_parts_table(quality))
+
+
+def _parts_table(quality: PairQuality) -> Table:
+    """By camera, animals in the frame, gap, overlap and margin; gap and overlap are medians of right pairs."""
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for name in ("", "pairs", "purity (95 % interval)", "individuals", "gap / s", "IoU"):
+        table.add_column(name, justify="left" if name == "" else "right", no_wrap=name != "")
     for breakdown, rows in quality.parts.items():
         table.add_section()
         for part, one in rows.items():
-            gap = f"{one.gap_s[1]:.2f}" if one.gap_s else "-"
-            shapes = (f"{value:.2f}" if value is not None else "-" for value in (one.iou, one.shape_iou))
-            share = "-" if one.purity is None else f"{one.purity:.3f}"
-            interval = f"{one.low:.3f} to {one.high:.3f}"
-            words = f"{'animals in the frame' if breakdown == 'density' else breakdown} {part}"
-            table.add_row(words, f"{one.num_pairs:,}", share, interval, f"{one.num_individuals:,}", gap, *shapes)
-    console.print(table)
+            words = {"camera": part, "density": f"{part} animals", "iou": f"IoU {part}"}
+            share = "-" if one.purity is None else f"{one.purity:.3f} ({one.low:.3f} to {one.high:.3f})"
+            medians = (one.gap_s[1] if one.gap_s else None, one.iou)
+            table.add_row(
+                printable(words.get(breakdown, f"{breakdown} {part}")),
+                *(f"{one.num_pairs:,}", share, f"{one.num_individuals:,}"),
+                *("-" if value is None else f"{value:.2f}" for value in medians),
+            )
+    return table

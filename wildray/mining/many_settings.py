@@ -46,11 +46,10 @@ class AnnotatedCollection:
 
     def __init__(self, collection: Collection, truth: Truth, *, min_iou: float = MIN_IOU) -> None:
         self.truth, self.min_iou = truth, min_iou
-        wanted = dict.fromkeys([*MINED_COLUMNS, *DETECTION_COLUMNS])
-        columns = [name for name in wanted if name in DETECTIONS.names]
+        columns = list(dict.fromkeys([*MINED_COLUMNS, *DETECTION_COLUMNS]))
         self.detections = collection.read("detections", DETECTIONS, columns=columns)
         self.frames = collection.read("frames", FRAMES, columns=FRAME_COLUMNS)
-        self.media = collection.read("media", MEDIA, columns=[*MEDIA_COLUMNS, "fps", "num_frames"])
+        self.media = collection.read("media", MEDIA, columns=MEDIA_COLUMNS)
         if not self.frames.num_rows:
             raise StageError(f"No frame of the detections {collection.digest} was looked at.")
         self.files = truth.files_of(self.media)

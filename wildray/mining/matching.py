@@ -123,7 +123,7 @@ def match(
 
 
 def _parts(touching: Links, matched: Links, xyxy: Float64) -> tuple[Int64, Int64]:
-    """Rows of unmatched detections that lie in one true box, and no other, by ``PART`` or more, and rows of that box."""
+    """Rows of unmatched detections that lie in one true box alone by ``PART`` or more, and rows of that box."""
     free = np.ones(xyxy.shape[1], dtype=bool)
     free[matched.second] = False
     a, b = xyxy[:, touching.first], xyxy[:, touching.second]

@@ -34,6 +34,7 @@ class Judgeable:
         footage: What footage it is of; several collections may look at one.
         detections: Digest of the detections.
         truth: Paths of the truth.
+        advised: Whether what to choose is derived from it.
         num_decoded: Frames that were decoded to make it, now.
     """
 
@@ -41,6 +42,7 @@ class Judgeable:
     footage: str
     detections: str
     truth: tuple[str, ...]
+    advised: bool = True
     num_decoded: int = 0
 
     def load(self, store: Store, *, min_iou: float) -> AnnotatedCollection:
@@ -96,7 +98,7 @@ def _collections(name: str, footage: Footage, grid: PairGrid, store: Store, *, w
         config = grid.config({**settings, "scale.workers": workers})
         found = detect(config, store, media)
         decoded = 0 if _absent(store, found.digest) else found.num_new_frames
-        yield Judgeable(f"{name}, {words}" if words else name, name, found.digest, truth, decoded)
+        yield Judgeable(f"{name}, {words}" if words else name, name, found.digest, truth, footage.advised, decoded)
 
 
 def _absent(store: Store, digest: str) -> bool:

@@ -35,6 +35,9 @@ class Footage(Section):
     detect: dict[str, Any] = Field(default_factory=dict)
     """How it is looked at; of a setting with a list of values, every value makes a collection of its own."""
 
+    advised: bool = True
+    """Whether what to choose is derived from it: not where a detector's errors, and not the linker's, would decide."""
+
     def variables(self) -> list[str]:
         """Variables of the environment that its paths need and that are not set."""
         named = re.findall(r"\$\{?(\w+)", " ".join((*self.media, *self.truth)))

@@ -19,11 +19,13 @@ from typing import Any
 
 import ray
 
+from wildray.collection import Collection
 from wildray.config import MineConfig
 from wildray.errors import user_error
 from wildray.mining.many_settings import AnnotatedCollection
 from wildray.mining.matching import MIN_IOU
 from wildray.mining.mine import pairs_digest
+from wildray.mining.truth import Truth
 from wildray.progress import tracked
 from wildray.store import Store
 from wildray.sweep.pair_quality.footage import Judgeable
@@ -102,7 +104,7 @@ def study(
             logger.info(
                 "purity: %s: %d settings, %d pair sets, %d to mine", each.name, len(points), len(pieces), len(left)
             )
-            for _ in tracked(_judged(each, left, store, key, min_iou=min_iou, seed=seed), len(left), each.name):
+            for _ in tracked(_judged(each, loaded, left, store, key, seed=seed), len(left), each.name):
                 num_mined += 1
             num_pair_sets += len(pieces)
             rows += _rows(each, loaded, points, store, key)
@@ -156,13 +158,14 @@ def _pieces(grid: PairGrid, each: Judgeable, store: Store) -> tuple[dict[str, _P
 
 
 def _judged(
-    each: Judgeable, pieces: Sequence[_Piece], store: Store, key: str, *, min_iou: float, seed: int
+    each: Judgeable, loaded: AnnotatedCollection, pieces: Sequence[_Piece], store: Store, key: str, *, seed: int
 ) -> Iterator[str]:
     """Do the pieces by tasks of Ray; gives the digest of each that is done."""
+    detections, truth = store.collection("detections", each.detections), ray.put(loaded.truth)
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     size = min(SETTINGS_PER_TASK, max(1, -(-len(pieces) // cpus)))
     waiting = [
-        _task.remote(each, pieces[begin : begin + size], store, key, min_iou, seed)
+        _task.remote(detections, truth, pieces[begin : begin + size], key, loaded.min_iou, seed)
         for begin in range(0, len(pieces), size)
     ]
     try:
@@ -181,11 +184,14 @@ def _judged(
 
 
 @ray.remote(num_cpus=1, max_retries=2)
-def _task(each: Judgeable, pieces: Sequence[_Piece], store: Store, key: str, min_iou: float, seed: int) -> list[str]:
-    loaded = each.load(store, min_iou=min_iou)
+def _task(
+    detections: Collection, truth: Truth, pieces: Sequence[_Piece], key: str, min_iou: float, seed: int
+) -> list[str]:
+    """Truth comes along, since its files may lie on the driver's machine alone."""
+    loaded = AnnotatedCollection(detections, truth, min_iou=min_iou)
     for piece in pieces:
         figures = loaded.figures(piece.config, seed=seed)
-        store.write_text(json.dumps(figures), PLACE, *_place(piece.pairs, key))
+        detections.store.write_text(json.dumps(figures), PLACE, *_place(piece.pairs, key))
     return [piece.pairs for piece in pieces]
 
 
@@ -201,6 +207,7 @@ def _rows(
     facts = {
         "collection": each.name,
         "footage": each.footage,
+        "advised": each.advised,
         "detections": each.detections,
         "minutes": minutes,
         "frames_per_s": loaded.frames.num_rows / loaded.footage_s if loaded.footage_s else None,
