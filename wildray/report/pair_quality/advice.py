@@ -14,10 +14,15 @@ from dataclasses import dataclass
 
 from wildray.report.pair_quality.records import Share, Study, pooled
 
-TARGET = 0.95
-"""Purity that is asked for."""
+TARGET, WORST = 0.95, 0.9
+"""Purity that is asked for over all footages as one, and in each of them with pairs enough: many pairs of easy footage
+would hide that a setting fails in another."""
+SAME_GAP = 0.75
+"""Intervals of so much of the longest one that is good, or more, count as equally long."""
 MIN_PAIRS = 30
-"""Fewer pairs decide nothing."""
+"""Fewer pairs decide nothing in favour of a setting."""
+MIN_PAIRS_AGAINST = 10
+"""So many in one footage may speak against it."""
 MAX_WIDTH = 0.2
 """Nor does a share whose interval is wider."""
 PUBLISHED = ("direct", 0.2, 0.5)
@@ -37,21 +42,47 @@ class Advice:
 
     Attributes:
         density: Animals in the frame.
-        setting: Linker, interval, least overlap and confidence; None where no setting has pairs enough.
+        setting: Linker, interval, least overlap and confidence.
         share: What it comes to.
-        reached: Whether that is ``TARGET`` or more.
+        reached: Whether that is as asked for.
+        worst: Least purity of a footage with pairs enough.
         gap_s: Least and largest median gap of the pairs over the footages.
         published: The published rule at the same interval; None where it was not tried.
         sentence: All of it in words.
     """
 
     density: str
-    setting: Setting | None
-    share: Share | None
+    setting: Setting
+    share: Share
     reached: bool
-    gap_s: tuple[float, float] | None
+    worst: float
+    gap_s: tuple[float, float]
     published: Share | None
     sentence: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One setting over the densest look at some footages, in one kind of company.
+
+    Attributes:
+        setting: Linker, interval, least overlap and confidence.
+        share: All footages as one.
+        worst: Least purity of a footage with ``MIN_PAIRS_AGAINST`` pairs or more; 1 where none has.
+        refuted: Whether the interval of a footage, of however few pairs, lies below ``WORST``.
+        gap_s: Least and largest median gap of the pairs.
+    """
+
+    setting: Setting
+    share: Share
+    worst: float
+    refuted: bool
+    gap_s: tuple[float, float]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it is right often enough, over all footages and in each of them."""
+        return self.share.purity >= TARGET and self.worst >= WORST and not self.refuted
 
 
 def advise(study: Study) -> list[Advice]:
@@ -59,72 +90,67 @@ def advise(study: Study) -> list[Advice]:
     return [found for density in DENSITIES if (found := _advice(study, density)) is not None]
 
 
-def by_setting(study: Study, density: str | None = None) -> dict[Setting, Share]:
-    """Every setting over the densest look at all advised footages as one; of all pairs, or of one density."""
-    shares: dict[Setting, list[Share]] = defaultdict(list)
+def candidates(study: Study, density: str | None = None) -> dict[Setting, Candidate]:
+    """Every setting over the densest look at all advised footages; of all pairs, or of one density."""
+    found: dict[Setting, list[tuple[Share, float | None]]] = defaultdict(list)
     for footage in study.footages:
         points = [point for point in study.densest(footage) if point.advised]
         if density is not None and not any(density in point.parts for point in points):
             continue  # its minutes show no such company
         for point in points:
             none = Share(0, 0, 0.0, 1.0, point.share.minutes)
-            shares[point.setting].append(point.share if density is None else point.parts.get(density, none))
-    return {setting: pooled(some) for setting, some in shares.items()}
+            share = point.share if density is None else point.parts.get(density, none)
+            found[point.setting].append((share, point.gap_s))
+    made = {}
+    for setting, some in found.items():
+        gaps = [gap for share, gap in some if share.num_pairs and gap is not None]
+        worst = min((share.purity for share, _ in some if share.num_pairs >= MIN_PAIRS_AGAINST), default=1.0)
+        refuted = any(share.high < WORST for share, _ in some)
+        gap_s = (min(gaps), max(gaps)) if gaps else (math.nan, math.nan)
+        made[setting] = Candidate(setting, pooled(share for share, _ in some), worst, refuted, gap_s)
+    return made
 
 
 def _advice(study: Study, density: str) -> Advice | None:
-    shares = {setting: share for setting, share in by_setting(study, density).items() if _decides(share)}
-    if not shares:
+    everything = candidates(study, density)
+    known = [one for one in everything.values() if _decides(one.share)]
+    if not known:
         return None
-    best: tuple[Setting, Share] | None = None
-    for interval in study.intervals:  # the longest that is good enough comes last
-        good = [
-            (setting, share) for setting, share in shares.items() if setting[1] == interval and share.purity >= TARGET
-        ]
-        if good:
-            longest = max(good, key=lambda one: (one[1].per_minute, one[1].purity))
-            if best is None or _gap_s(study, longest[0])[1] > _gap_s(study, best[0])[1]:
-                best = longest
-    setting, share = best or max(shares.items(), key=lambda one: (one[1].purity, one[1].per_minute))
+    good = [one for one in known if one.is_good]
+    if good:
+        longest = max(one.gap_s[1] for one in good)
+        as_long = [one for one in good if one.gap_s[1] > longest * SAME_GAP]
+        best = max(as_long, key=lambda one: (one.share.per_minute, one.worst))
+    else:
+        best = max(known, key=lambda one: (one.share.purity, one.share.per_minute))
     linker, min_iou, min_score = PUBLISHED
-    published = by_setting(study, density).get((linker, setting[1], min_iou, min_score))
-    gap_s = _gap_s(study, setting)
-    sentence = _sentence(density, setting, share, gap_s, published, reached=best is not None)
-    return Advice(density, setting, share, best is not None, gap_s, published, sentence)
+    published = everything.get((linker, best.setting[1], min_iou, min_score))
+    share = None if published is None else published.share
+    sentence = _sentence(density, best, share, reached=bool(good))
+    return Advice(density, best.setting, best.share, bool(good), best.worst, best.gap_s, share, sentence)
 
 
 def _decides(share: Share) -> bool:
     return share.num_pairs >= MIN_PAIRS and share.high - share.low <= MAX_WIDTH
 
 
-def _gap_s(study: Study, setting: Setting) -> tuple[float, float]:
-    gaps = [
-        point.gap_s
-        for footage in study.footages
-        for point in study.densest(footage)
-        if point.advised and point.setting == setting and point.gap_s is not None
-    ]
-    return (min(gaps), max(gaps)) if gaps else (math.nan, math.nan)
-
-
-def _sentence(
-    density: str,
-    setting: Setting,
-    share: Share,
-    gap_s: tuple[float, float],
-    published: Share | None,
-    *,
-    reached: bool,
-) -> str:
-    linker, interval, min_iou, min_score = setting
-    gap = f"{gap_s[0]:.2g} s" if gap_s[1] - gap_s[0] < 0.05 else f"{gap_s[0]:.2g} to {gap_s[1]:.2g} s"
-    worth = f"{share.purity:.3f} ({share.low:.3f} to {share.high:.3f}) of {share.num_pairs:,} pairs are right"
+def _sentence(density: str, best: Candidate, published: Share | None, *, reached: bool) -> str:
+    linker, interval, min_iou, min_score = best.setting
+    share, (least, largest) = best.share, best.gap_s
+    gap = f"{least:.2g} s" if largest - least < 0.05 else f"{least:.2g} to {largest:.2g} s"
+    worth = (
+        f"{share.purity:.3f} ({share.low:.3f} to {share.high:.3f}) of {share.num_pairs:,} pairs are right, at worst "
+        f"{best.worst:.3f} in one footage"
+    )
     choice = f"mine.linker {linker}, mine.min_iou {min_iou:g}, mine.min_score {min_score:g}, mine.interval {interval}"
     head = f"{DENSITIES[density]}: "
     if reached:
         text = f"{head}up to {interval} ({gap}) apart, take {choice}: {worth}, {share.per_minute:,.0f} a minute"
     else:
-        text = f"{head}no setting reaches a purity of {TARGET:g}; the purest is {choice} ({gap}): {worth}"
+        text = (
+            f"{head}no setting is right in {TARGET:g} over all footages and {WORST:g} in each; the purest is {choice} "
+            f"({gap}): {worth}"
+        )
     if published is not None and published.num_pairs:
         text += f"; the published rule is right in {published.purity:.3f} of its {published.num_pairs:,} there"
     return text + "."
@@ -132,7 +158,7 @@ def _sentence(
 
 def fronts(study: Study) -> Mapping[str, dict[Setting, Share]]:
     """Settings with pairs enough by interval, the shortest first; intervals without any are left out."""
-    shares = {setting: share for setting, share in by_setting(study).items() if share.num_pairs >= MIN_PAIRS}
+    shares = {setting: one.share for setting, one in candidates(study).items() if one.share.num_pairs >= MIN_PAIRS}
     found = {
         interval: {setting: share for setting, share in shares.items() if setting[1] == interval}
         for interval in study.intervals
