@@ -1,6 +1,7 @@
 """Purity against loops over rows, its interval against its coverage, and judging against a walk through the pairs."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mining_rows import Clip, box, make_store
 
-from wildray.config import Config
+from wildray.config import Config, MineConfig
 from wildray.errors import ConfigError, DataError, StageError
+from wildray.mining.detect import detect
 from wildray.mining.judge import judge, pair_quality, shape_iou
+from wildray.mining.many_settings import AnnotatedCollection
 from wildray.mining.matching import Matching
 from wildray.mining.mine import mine
 from wildray.mining.purity import (
@@ -25,7 +28,7 @@ from wildray.mining.purity import (
     purity_by,
     wilson,
 )
-from wildray.mining.truth import Truth
+from wildray.mining.truth import Truth, read_truth
 from wildray.store import Store
 
 
@@ -223,3 +226,29 @@ def test_a_pair_of_boxes_that_are_not_there() -> None:
     pairs = pa.table({"anchor_id": [1], "positive_id": [2]})
     with pytest.raises(DataError, match="not among the detections"):
         judge(pairs, ids, matching, truth_of([]).boxes)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "interval", "linker", "share"),
+    [
+        ("Koi_5652_952_540", "12frames", "direct", 0.846),
+        ("Koi_5652_952_540", "12frames", "assigned", 0.966),
+        ("Pigeons_29033_960_540_300f", "1frame", "assigned", 0.988),
+        ("Pigeons_29033_960_540_300f", "120frames", "direct", 0.410),
+        ("Pigeons_8234_1280_720", "12frames", "assigned", 0.950),
+    ],
+)
+def test_purity_on_real_tracks_is_as_measured_before(
+    real_data: Path, tmp_path: Path, ray_session: None, name: str, interval: str, linker: str, share: float
+) -> None:
+    """Measured once by a plain script, from boxes with the same jitter and misses but other random numbers."""
+    file = real_data / "tracks" / f"{name}_gt_mot.txt"
+    store = Store.open(tmp_path, create=True)
+    digest = detect(Config.load(None, {"detect.mot_fps": 25}), store, [str(file)]).digest
+    annotated = AnnotatedCollection(store.collection("detections", digest), read_truth([file]))
+    settings = {"interval": interval, "linker": linker, "min_margin": 0.0, "remove_static": False}
+    found = annotated.figures(MineConfig.model_validate(settings))
+    assert found["purity"] == pytest.approx(share, abs=0.02)
+    assert found["low"] - 0.01 <= share <= found["high"] + 0.01
+    assert found["num_unmatched_detections"] <= 0.01 * found["num_detections"]
