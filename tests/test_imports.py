@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"schema", "errors", "units", "remote", "refusals", "nodes", "lease", "progress"},
+    {"schema", "errors", "units", "remote", "refusals", "nodes", "lease", "progress", "bootstrap"},
     {
         *(
             "store",
@@ -43,6 +43,7 @@ DOORS = {
         "wildray/learning/worker.py",
         "wildray/learning/ray_ingest.py",
         "wildray/retrieval/embed.py",
+        "wildray/sweep/pair_quality/study.py",
         "wildray/sweep/search.py",
         "wildray/sweep/stage.py",
         "wildray/sweep/trial.py",

@@ -167,6 +167,9 @@ class Collection:
             schema: What the table's columns are.
             columns: The columns wanted, or all.
             chunks: The chunks wanted, or all that are finished, in order.
+
+        Returns:
+            Nullable columns that an earlier version did not write yet are null.
         """
         wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
         names = list(self.finished()) if chunks is None else list(chunks)
@@ -174,10 +177,20 @@ class Collection:
         for name in names:
             path = self.store.path(stage, self.digest, f"{name}.parquet")
             try:
-                tables.append(self.store.read_table(path, columns=columns).cast(wanted))
+                tables.append(_completed(self.store.read_table(path, columns=columns), wanted).cast(wanted))
             except (OSError, pa.ArrowException) as error:
                 raise StoreError(
                     f"{path} cannot be read ({error}). "
                     f"Remove {self.stage}/{self.digest}/.chunks/{name}.done.json and run the stage again."
                 ) from None
         return pa.concat_tables(tables)
+
+
+def _completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with the nullable columns of a schema that it lacks; ArrowInvalid where it lacks others."""
+    missing = [field for field in schema if field.name not in table.column_names]
+    if any(not field.nullable for field in missing):
+        raise pa.ArrowInvalid(f"it lacks the columns {', '.join(field.name for field in missing)}")
+    for field in missing:
+        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names) if missing else table

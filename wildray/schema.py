@@ -75,6 +75,8 @@ DETECTIONS = pa.schema(
         pa.field("score", pa.float32(), nullable=False),
         pa.field("category", pa.string(), nullable=False),  # animal | person | vehicle | a detector's own word
         pa.field("motion", pa.float32()),  # 0 to 1, change inside the box against the clip's background; null unknown
+        # 54 values, see mining/colour.py; null without pixels. Of fixed-size lists Parquet readers refuse the nulls.
+        pa.field("colour", pa.list_(pa.uint8())),
         pa.field("crop_pack", pa.string()),  # null: no crop was kept
         pa.field("crop_row", pa.int32()),
     ]

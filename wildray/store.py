@@ -155,14 +155,15 @@ class Store:
 
         Args:
             path: Of the file.
-            columns: The columns wanted, or all.
+            columns: The columns wanted as far as the file has them, or all.
 
         Raises:
             OSError: There is no such file, or it cannot be reached.
-            pyarrow.ArrowException: It is no Parquet file, or lacks a column.
+            pyarrow.ArrowException: It is no Parquet file.
         """
         source = pa.BufferReader(path.read_bytes()) if self.is_remote else path
-        return pq.read_table(source, columns=columns, partitioning=None)
+        with pq.ParquetFile(source) as file:
+            return file.read(columns=columns)
 
     def file_digest(self, *parts: str) -> str | None:
         """16 hex digits of a file's bytes, or None where there is none."""

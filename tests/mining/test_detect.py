@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from wildray.config import Config
@@ -17,6 +18,7 @@ from wildray.mining import scan
 from wildray.mining.detect import detect
 from wildray.mining.failures import failures
 from wildray.mining.media import media_id
+from wildray.mining.mine import mine
 from wildray.mining.purge import purge
 from wildray.packs import PackReader
 from wildray.schema import DETECTIONS, FRAMES, MEDIA
@@ -96,6 +98,7 @@ def test_what_moves_is_found_cropped_and_addressed(store, footage):
         behind = reader.background(row["crop_pack"], row["crop_row"])
         assert 85 < behind.mean() < 95, "the scene behind it, without the square"
         assert row["motion"] > 0.3
+        assert np.mean(row["colour"][::2]) > 120, "the means are of the bright square"
 
 
 def test_one_and_two_workers_give_the_same_columns(tmp_path, footage):
@@ -191,6 +194,24 @@ def test_a_store_of_an_earlier_version_goes_on(store, footage):
     found = tables(store, digest)
     for name in expected:
         assert found[name].equals(expected[name]), name
+
+
+def test_boxes_of_before_colours_were_kept_are_read_beside_newer_ones(store, footage, tmp_path):
+    digest = run(store, footage).digest
+    collection = store.collection("detections", digest)
+    for chunk in collection.finished():
+        table = pq.read_table(store.path("detections", digest, f"{chunk}.parquet"))
+        collection.write("detections", chunk, table.drop_columns(["colour"]))
+    old = collection.read("detections", DETECTIONS)
+    assert old["colour"].null_count == old.num_rows > 0
+    assert collection.read("detections", DETECTIONS, columns=["colour"]).num_rows == old.num_rows
+    assert run(store, footage, walker(tmp_path / "new.mp4", seed=9)).num_new == 1
+    assert 0 < collection.read("detections", DETECTIONS)["colour"].null_count == old.num_rows
+    assert mine(Config.load(None, {"mine.interval": "0.5s", "mine.remove_static": False}), store).num_pairs > 0
+    purge(store, [str(footage / "cam a" / "clip 1.mp4")])
+    collection.write("frames", chunk, pa.table({"media_id": ["m"]}))
+    with pytest.raises(StoreError, match="lacks the columns frame_index"):
+        collection.read("frames", FRAMES)
 
 
 def test_tasks_of_several_chunks_give_the_same_and_do_none_twice(store, footage, tmp_path, monkeypatch):

@@ -1,9 +1,9 @@
 """Take crops out of a store for good: of people, say, whom a detector of animals alone cannot tell apart.
 
-In: media (files or ids) or detection ids. Out: packs whose crops are of no bytes, detections without a crop address,
-pairs and vectors without them, and no page or logged picture that could still show them. Media stay on the list
-``purged.json``, so that a later detect with other settings does not crop them again. The rows of the detections stay:
-that something was seen there, and when, is no picture.
+In: media (files or ids) or detection ids. Out: packs whose crops are of no bytes, detections without colours or a crop
+address, pairs and vectors without them, and no page or logged picture that could still show them. Media stay on the
+list ``purged.json``, so that a later detect with other settings does not crop them again. The rows of the detections
+stay: that something was seen there, and when, is no picture.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _purge_chunk(collection: Collection, chunk: str, media: set[str], detections
         if not collection.store.path("crops", collection.digest, f"{pack}.arrow").exists():
             continue  # removed by hand: nothing is left to empty
         _empty_rows(collection.store, ("crops", collection.digest, f"{pack}.arrow"), ids)
-    for name in ("crop_pack", "crop_row"):
+    for name in ("colour", "crop_pack", "crop_row"):
         index = DETECTIONS.get_field_index(name)
         column = pc.if_else(hit, pa.scalar(None, DETECTIONS.field(index).type), table[name])
         table = table.set_column(index, DETECTIONS.field(index), column)

@@ -27,6 +27,7 @@ from wildray.errors import MediaError, StageError
 from wildray.mining.background import CROP_PX, Background
 from wildray.mining.boxes import Boxes
 from wildray.mining.chunks import Row, from_json, windows
+from wildray.mining.colour import colour_signature
 from wildray.mining.detectors import Detector
 from wildray.mining.detectors.clip import ClipModel, thumbnail
 from wildray.mining.detectors.motion import MotionDetector
@@ -48,7 +49,7 @@ FIRST_PASS = 0
 class _Rows:
     """What a chunk has come to so far."""
 
-    uncropped: set[str]  # media whose crops were purged: they get none
+    uncropped: set[str]  # media whose crops were purged: they get none, and no colours
     media: list[Row] = field(default_factory=list)
     frames: list[Row] = field(default_factory=list)
     detections: list[Row] = field(default_factory=list)
@@ -208,9 +209,11 @@ class ChunkWorker:
         rows.frames.append(_frame_row(medium, frame.frame_index, frame.time_s, len(boxes), infrared=frame.infrared))
         height_px, width_px = frame.image.shape[:2]
         for row in self._detection_rows(medium, frame.frame_index, frame.time_s, boxes, (width_px, height_px)):
-            cropped = row["category"] != PERSON or self.config.crop_people
-            if cropped and medium["media_id"] not in rows.uncropped:
-                corners = (row["x1_px"], row["y1_px"], row["x2_px"], row["y2_px"])
+            corners = (row["x1_px"], row["y1_px"], row["x2_px"], row["y2_px"])
+            purged = medium["media_id"] in rows.uncropped
+            if not purged:
+                row["colour"] = colour_signature(frame.image, corners)
+            if not purged and (row["category"] != PERSON or self.config.crop_people):
                 longest_px, padding = self.config.crop_longest_px, self.config.crop_padding
                 crop = crop_image(frame.image, corners, padding=padding, longest_px=longest_px)
                 crops.append((row, encode_jpeg(crop)))
@@ -231,10 +234,14 @@ class ChunkWorker:
         """Take over the boxes of a medium that is not at hand: no crops, sizes as far as the results know them."""
         assert self.results is not None
         size = (medium["width_px"], medium["height_px"]) if medium["width_px"] else None
-        for frame_index, time_s, boxes in self.results.frames_at(medium["uri"], frame_size_px=size):
-            boxes = boxes[boxes.score >= self.config.min_score]
-            rows.frames.append(_frame_row(medium, frame_index, time_s, len(boxes), infrared=False))
-            rows.detections.extend(self._detection_rows(medium, frame_index, time_s, boxes, size))
+        purged = medium["media_id"] in rows.uncropped
+        for frame_index, time_s, boxes, colours in self.results.frames_at(medium["uri"], frame_size_px=size):
+            kept = np.flatnonzero(boxes.score >= self.config.min_score)
+            rows.frames.append(_frame_row(medium, frame_index, time_s, len(kept), infrared=False))
+            found = self._detection_rows(medium, frame_index, time_s, boxes[kept], size)
+            for row, place in zip(found, kept.tolist(), strict=True):
+                row["colour"] = None if purged else colours[place]
+            rows.detections.extend(found)
 
     def _detection_rows(
         self, medium: Mapping[str, Any], frame_index: int, time_s: float, boxes: Boxes, size: tuple[int, int] | None
@@ -255,6 +262,7 @@ class ChunkWorker:
                 "score": float(boxes.score[ordinal]),
                 "category": str(boxes.category[ordinal]),
                 "motion": None,
+                "colour": None,
                 "crop_pack": None,
                 "crop_row": None,
             }
