@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from wildray.mining import linkers
 from wildray.mining.boxes import iou_matrix
-from wildray.mining.linkers import aligned_iou, assigned, crossings, direct, duplicates, overlapping
+from wildray.mining.linkers import aligned_iou, assigned, crossings, direct, overlapping, seen_twice
 
 
 def herd(rng: np.random.Generator, counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -107,14 +107,18 @@ def test_a_rival_below_the_threshold_still_makes_a_match_ambiguous() -> None:
     assert len(assigned(links, min_iou=0.2, min_margin=0.1)) == 0
 
 
-def test_of_two_boxes_on_one_animal_the_lower_score_is_a_duplicate() -> None:
+def test_of_two_boxes_on_one_animal_the_lower_score_is_the_second_look() -> None:
     xyxy = np.array([[0, 0, 20, 20], [1, 0, 20, 20], [12, 0, 32, 20], [0, 0, 20, 20]], dtype=float).T
     score, starts = np.array([0.5, 0.9, 0.4, 0.1]), np.array([0, 3, 4])
     same = np.zeros(4, dtype=np.int64)
-    assert duplicates(xyxy, same, score, starts).tolist() == [True, False, False, False]
-    assert not duplicates(xyxy, np.arange(4), score, starts).any()
+    doubled, company = seen_twice(xyxy, same, score, starts)
+    assert doubled.tolist() == [True, False, False, False]
+    assert company.tolist() == [True, True, True, False]
+    assert not np.any(seen_twice(xyxy, np.arange(4), score, starts))
     equal = np.full(4, 0.5)
-    assert duplicates(xyxy, same, equal, starts).tolist() == [False, True, False, False]
+    assert seen_twice(xyxy, same, equal, starts)[0].tolist() == [False, True, False, False]
+    alone = xyxy[:, [0, 1, 3]]
+    assert not seen_twice(alone, same[:3], score[[0, 1, 3]], np.array([0, 2, 3]))[1].any()  # with itself
 
 
 def test_no_boxes_no_links() -> None:

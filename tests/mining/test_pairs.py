@@ -7,7 +7,7 @@ import pytest
 from mining_rows import Clip, box, detections_table, frames_table, media_table
 
 from wildray.config import Config
-from wildray.mining.pairs import mine_tables, tracklets
+from wildray.mining.pairs import mine_tables
 from wildray.mining.sequences import assign_sequences
 
 
@@ -26,7 +26,7 @@ def walk(start: float, step: float, count: int, *, y: float = 0.0, **more: objec
     return [[(start + step * i, y, start + step * i + 40, y + 40, more)] for i in range(count)]
 
 
-@pytest.mark.parametrize("linker", ["direct", "assigned"])
+@pytest.mark.parametrize("linker", ["direct", "assigned", "chained"])
 @pytest.mark.parametrize("interval", ["1s", "10frames", "2captures"])
 def test_a_clip_of_known_boxes_gives_exactly_the_pairs_of_the_interval(interval: str, linker: str) -> None:
     boxes = walk(0, 5, 6)
@@ -36,11 +36,14 @@ def test_a_clip_of_known_boxes_gives_exactly_the_pairs_of_the_interval(interval:
     rows = table.to_pylist()
     assert [(row["anchor_id"], row["positive_id"]) for row in rows] == [(box("a", i), box("a", i + 2)) for i in (0, 2)]
     for row in rows:
-        assert row["iou"] == row["margin"] == pytest.approx(30 / 50)
+        assert row["iou"] == pytest.approx(30 / 50)
+        # chained: 5 pixels from one frame to the next, the first step of a track being without prediction
+        assert row["margin"] == pytest.approx(35 / 45 if linker == "chained" else 30 / 50)
         assert (row["gap_s"], row["gap_frames"], row["camera_id"]) == (1.0, 10, "cam")
         assert row["min_score"] == pytest.approx(0.9)
         assert (row["anchor_pack"], row["positive_pack"]) == ("pack", "pack")
-        assert row["tracklet_id"] == min(box("a", i) for i in (0, 2, 4))
+        followed = (0, 1, 2, 4, 5) if linker == "chained" else (0, 2, 4)
+        assert row["tracklet_id"] == min(box("a", i) for i in followed)
     assert [row["anchor_row"] for row in rows] == [0, 2]
     assert [row["positive_row"] for row in rows] == [2, 3]
     assert {row["sequence_id"] for row in rows} == set(static["sequence_id"].to_pylist())
@@ -49,7 +52,8 @@ def test_a_clip_of_known_boxes_gives_exactly_the_pairs_of_the_interval(interval:
 
 def test_between_files_the_gap_is_in_seconds_and_not_in_frames() -> None:
     clips = [Clip("a", walk(0, 0, 3), every=5), Clip("b", walk(2, 0, 3), every=5, at_s=20.0)]
-    rows = mined(clips, interval="20s")[1].to_pylist()
+    rows = mined(clips, interval="20s", linker="assigned")[1].to_pylist()
+    assert pairs(clips, interval="20s") == set()  # nothing was followed from one file to the next
     expected = {(box("a", i), box("b", i)) for i in range(3)}
     assert {(row["anchor_id"], row["positive_id"]) for row in rows} == expected
     assert {(row["gap_s"], row["gap_frames"]) for row in rows} == {(20.0, None)}
@@ -127,10 +131,42 @@ def test_the_order_of_rows_makes_no_difference() -> None:
     assert shuffled[1].equals(table)
 
 
-def test_tracklets_are_what_hangs_together() -> None:
-    anchor, positive = np.array([5, 9, -3, 40]), np.array([9, 7, 50, 41])
-    assert tracklets(anchor, positive).tolist() == [5, 5, -3, 40]
-    assert tracklets(anchor[:0], positive[:0]).tolist() == []
+def test_an_animal_that_walked_on_is_paired_without_any_overlap() -> None:
+    clip = Clip("a", walk(0, 20, 8), every=2)
+    table = mined([clip], interval="1s")[1]
+    assert set(zip(table["anchor_id"].to_pylist(), table["positive_id"].to_pylist(), strict=True)) == {
+        (box("a", i), box("a", i + 5)) for i in range(3)
+    }
+    assert table["iou"].to_pylist() == [0.0] * 3
+    assert set(table["tracklet_id"].to_pylist()) == {min(box("a", i) for i in range(8))}
+    assert pairs([clip], interval="1s", linker="assigned") == set()
+
+
+def test_frames_further_apart_than_the_link_gap_are_not_linked() -> None:
+    clip = Clip("a", walk(0, 1, 4), every=30)
+    assert pairs([clip], interval="3s") == set()
+    assert len(pairs([clip], interval="3s", link_gap="3s")) == 3
+
+
+def test_crowded_frames_stand_in_no_pair() -> None:
+    near, far = (0, 0, 40, 40), (200, 0, 240, 40)
+    clip = Clip("a", [[near], [near], [near, far], [near, far], [near, far]], every=5)
+    assert len(pairs([clip], interval="0.5s")) == 6
+    assert pairs([clip], interval="0.5s", max_animals=1) == {(box("a", 0), box("a", 1))}
+
+
+def test_drawn_gaps_fall_off_to_the_interval_and_depend_on_the_frame_alone() -> None:
+    clip = Clip("a", walk(0, 0, 3000), every=1)
+    table = mined([clip], interval="10s", gaps="decreasing", remove_static=False)[1]
+    gaps = np.array(table["gap_s"])
+    assert gaps.min() > 0
+    assert gaps.max() <= 10.05
+    shares = np.histogram(gaps, bins=4, range=(0, 10))[0] / len(gaps)
+    assert shares == pytest.approx([7 / 16, 5 / 16, 3 / 16, 1 / 16], abs=0.03)
+    with_more = mined([clip, Clip("b", walk(0, 0, 9), camera="cam0")], interval="10s", gaps="decreasing",
+                      remove_static=False)[1]  # fmt: skip
+    wanted = set(zip(table["anchor_id"].to_pylist(), table["positive_id"].to_pylist(), strict=True))
+    assert wanted <= set(zip(with_more["anchor_id"].to_pylist(), with_more["positive_id"].to_pylist(), strict=True))
 
 
 def _purity(name: str, gap: int, *, linker: str, seed: int) -> tuple[int, float]:

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from mining_rows import Clip, frames_table, media_table
 
 from wildray.errors import DataError
-from wildray.mining.sequences import STRETCH, Frames, assign_sequences, frame_pairs, group_medians
+from wildray.mining.intervals import frame_pairs
+from wildray.mining.sequences import STRETCH, Frames, assign_sequences, group_medians
 from wildray.units import Interval
 
 

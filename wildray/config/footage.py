@@ -135,10 +135,22 @@ class MineConfig(Section):
     """Time between the two frames of a pair: seconds (2s, 5min), frames (120frames) or captures (1capture)."""
     sequence_gap: Duration | None = None
     """Media of one camera closer than this form one sequence; default the larger of 60 s and 1.5 x the interval."""
-    linker: Literal["assigned", "direct"] = "assigned"
-    """assigned: one-to-one, ambiguous matches refused. direct: every two overlapping boxes (the publication)."""
+    gaps: Literal["fixed", "decreasing"] = "fixed"
+    """decreasing: the interval is the longest; each frame draws its own, shorter ones more often."""
+    linker: Literal["chained", "assigned", "direct"] = "chained"
+    """chained: animals are followed from frame to frame, and what one tracklet holds is paired. assigned: one-to-one
+    between the frames of a pair. Both refuse what is ambiguous. direct: every two boxes that overlap (published)."""
     min_margin: float = Field(0.1, ge=0, le=1)
-    """assigned: a match is refused unless its IoU exceeds every rival's by this much."""
+    """chained, assigned: a match is refused unless it exceeds every rival by this much IoU (chained: less the weighted
+    difference of looks)."""
+    look_weight: float = Field(1.0, ge=0, le=10)
+    """chained: weight of how different two boxes look, by the colours that detect stored; 0 goes by overlap alone."""
+    max_missed: int = Field(4, ge=0, le=100)
+    """chained: frames in a row in which an animal may be missed before its tracklet ends."""
+    link_gap: Duration = Duration("2s")
+    """chained: frames further apart than this are not linked; a tracklet ends there."""
+    max_animals: int | None = Field(None, ge=1)
+    """Frames with more boxes than this stand in no pair."""
     categories: tuple[str, ...] = ("animal",)
     """Categories that are paired."""
     remove_static: bool = True

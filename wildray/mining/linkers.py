@@ -5,8 +5,8 @@ arrays that look at all pairs of frames at once: a loop in Python over a million
 survives a pair of frames.
 
 ``direct`` is the published rule (arXiv 2507.02403): every two boxes that overlap enough. In company it joins mostly
-different animals. ``assigned`` is the default: one-to-one by optimal assignment, and where a rival box overlaps nearly
-as well, neither is taken, since nothing but the pixels could tell which is right.
+different animals. ``assigned``: one-to-one by optimal assignment, and where a rival overlaps nearly as well, neither is
+taken. ``tracklets`` holds the default, which looks at the frames between as well.
 """
 
 from __future__ import annotations
@@ -164,10 +164,11 @@ def assigned(links: Links, *, min_iou: float, min_margin: float) -> Links:
     return links.where(chosen & passing)
 
 
-def duplicates(xyxy: Floats, category: Int64, score: Floats, starts: Int64) -> Bool:
-    """Boxes that see an animal a second time: one of the same frame overlaps by ``DUPLICATE_IOU`` and scores higher.
+def seen_twice(xyxy: Floats, category: Int64, score: Floats, starts: Int64) -> tuple[Bool, Bool]:
+    """Boxes that see an animal a second time, and boxes in company.
 
-    As rivals of each other the two would make every match of their animal ambiguous.
+    Of two boxes of one frame that overlap by ``DUPLICATE_IOU`` the one that scores lower is the second look: as rivals
+    of each other the two would make every match of their animal ambiguous. In company is what overlaps another animal.
 
     Args:
         xyxy: (4, N) corners, rows ordered by frame.
@@ -176,16 +177,18 @@ def duplicates(xyxy: Floats, category: Int64, score: Floats, starts: Int64) -> B
         starts: (F + 1,) rows of each frame.
 
     Returns:
-        (N,) bool.
+        (N,) bool each.
     """
     crowded = np.flatnonzero(np.diff(starts) > 1)
     links = overlapping(xyxy, category, starts, first_frame=crowded, second_frame=crowded)
-    links = links.where((links.iou >= DUPLICATE_IOU) & (links.first != links.second))
+    links = links.where(links.first != links.second)
     a, b = links.first, links.second
-    lower = (score[a] < score[b]) | ((score[a] == score[b]) & (a > b))
-    doubled = np.zeros(xyxy.shape[1], dtype=bool)
+    twice = links.iou >= DUPLICATE_IOU
+    lower = twice & ((score[a] < score[b]) | ((score[a] == score[b]) & (a > b)))
+    doubled, company = np.zeros((2, xyxy.shape[1]), dtype=bool)
     doubled[a[lower]] = True
-    return doubled
+    company[a[~twice & ~doubled[b]]] = True
+    return doubled, company
 
 
 def _rival(group: Int64, member: Int64, iou: Float64) -> Float64:

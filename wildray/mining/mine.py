@@ -34,10 +34,13 @@ from wildray.store import Store
 
 logger = logging.getLogger(__name__)
 
-RULES_VERSION = 2
+RULES_VERSION = 3
 """Raised when the code decides differently from equal settings, so that older pairs are not taken for newer."""
 SHARD_ROWS = 200_000
 """Frames and boxes of a shard: a task holds about a kilobyte for each at its peak."""
+_OF_CHAINS = frozenset({"look_weight", "max_missed", "link_gap"})
+UNUSED = {"chained": frozenset[str](), "assigned": _OF_CHAINS, "direct": _OF_CHAINS | {"min_margin"}}
+"""Settings that a linker does not use."""
 MEDIA_COLUMNS = ["media_id", "uri", "camera_id", "captured_at", "clock_flag", "duration_s"]
 """What the driver reads of the Media rows."""
 MIN_SEQUENCE_GAP_S = 60.0
@@ -127,7 +130,7 @@ def mine(config: Config, store: Store) -> MineResult:
         logger.warning(
             "mine: no pairs. Of the categories %s there are too few boxes of score %g or more %s apart: try a shorter "
             "mine.interval, a lower mine.min_score or mine.min_iou, or look at the footage again with a shorter "
-            "detect.base_interval",
+            "detect.base_interval. The linker chained needs frames no further apart than mine.link_gap all along",
             ", ".join(config.mine.categories),
             config.mine.min_score,
             config.mine.interval,
@@ -143,7 +146,7 @@ def pairs_digest(config: MineConfig, detections: str, finished: Mapping[str, Any
         detections: Digest of the detections.
         finished: The finished chunks as their writer recorded them.
     """
-    unused = {"detections"} | ({"min_margin"} if config.linker == "direct" else set())
+    unused = {"detections"} | UNUSED[config.linker]
     chunks = [[chunk, record["num_detections"]] for chunk, record in sorted(finished.items())]
     return config.digest(extra={"version": RULES_VERSION, "detections": detections, "chunks": chunks}, exclude=unused)
 

@@ -12,12 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from wildray.config import MineConfig
-from wildray.mining.linkers import Links, assigned, direct, duplicates, overlapping
-from wildray.mining.sequences import Frames, frame_pairs, rows_of, sequence_numbers
+from wildray.mining.linking import Linked, link
+from wildray.mining.sequences import Frames, rows_of, sequence_numbers
 from wildray.mining.static import Scene, find_static
 from wildray.schema import PAIRS, STATIC
 
@@ -36,6 +34,7 @@ DETECTION_COLUMNS = [
     "score",
     "category",
     "motion",
+    "colour",
     "crop_pack",
     "crop_row",
 ]
@@ -86,9 +85,9 @@ def mine_tables(
     if config.remove_static:
         eligible &= ~verdict.static
     rows = np.flatnonzero(eligible)
-    links = _link(detections.take(pa.array(rows)), xyxy[:, rows], frame[rows], looked, config)
-    first, second = rows[links.first], rows[links.second]
-    return static, _pair_rows(detections, links, first, second, frame, looked, sequences)
+    found = link(detections.take(pa.array(rows)), xyxy[:, rows], frame[rows], looked, config)
+    first, second = rows[found.links.first], rows[found.links.second]
+    return static, _pair_rows(detections, found, first, second, frame, looked, sequences)
 
 
 def _scene(
@@ -113,31 +112,9 @@ def _scene(
     )
 
 
-def _link(
-    detections: pa.Table, xyxy: npt.NDArray[np.float32], frame: Int64, looked: Frames, config: MineConfig
-) -> Links:
-    """Links between the boxes (rows ordered by frame) of every two frames that stand one interval apart."""
-    category = pc.dictionary_encode(detections["category"].combine_chunks()).indices.to_numpy().astype(np.int64)
-    corners = xyxy.astype(np.float64)
-    rows = np.arange(len(frame))
-    if config.linker == "assigned":
-        starts = np.searchsorted(frame, np.arange(len(looked) + 1)).astype(np.int64)
-        score = column(detections, "score").astype(np.float32)
-        rows = np.flatnonzero(~duplicates(corners, category, score, starts))
-    corners, category, frame = corners[:, rows], category[rows], frame[rows]
-    starts = np.searchsorted(frame, np.arange(len(looked) + 1)).astype(np.int64)
-    earlier, later = frame_pairs(looked, config.interval)
-    links = overlapping(corners, category, starts, first_frame=earlier, second_frame=later)
-    if config.linker == "assigned":
-        links = assigned(links, min_iou=config.min_iou, min_margin=config.min_margin)
-    else:
-        links = direct(links, min_iou=config.min_iou)
-    return Links(links.group, rows[links.first], rows[links.second], links.iou, links.margin)
-
-
 def _pair_rows(
     detections: pa.Table,
-    links: Links,
+    found: Linked,
     first: Int64,
     second: Int64,
     frame: Int64,
@@ -145,7 +122,7 @@ def _pair_rows(
     sequences: pa.Table,
 ) -> pa.Table:
     """Rows of schema ``PAIRS`` for links between the boxes in the rows ``first`` and ``second`` of ``detections``."""
-    ids, score = column(detections, "detection_id").astype(np.int64), column(detections, "score")
+    links, score = found.links, column(detections, "score")
     a, b = frame[first], frame[second]
     gap_frames = looked.frame_index[b] - looked.frame_index[a]
     anchor, positive = detections.take(pa.array(first)), detections.take(pa.array(second))
@@ -159,7 +136,7 @@ def _pair_rows(
             positive["crop_row"],
             pa.array(_sequence_ids(sequences)[looked.sequence[a]]),
             sequences["camera_id"].take(pa.array(looked.media[a])),
-            pa.array(tracklets(ids[first], ids[second])),
+            pa.array(found.tracklet_id),
             pa.array(links.iou.astype(np.float32)),
             pa.array(((looked.time_us[b] - looked.time_us[a]) / 1e6).astype(np.float32)),
             pa.array(gap_frames.astype(np.int32), mask=looked.media[a] != looked.media[b]),
@@ -168,29 +145,6 @@ def _pair_rows(
         ],
         schema=PAIRS,
     )
-
-
-def tracklets(anchor: Int64, positive: Int64) -> Int64:
-    """(P,) int64, a number that all pairs have in common which hang together by common boxes.
-
-    It is the smallest detection id of the connected boxes, itself a hash, so that equal pairs have equal tracklets
-    whatever else is mined with them.
-
-    Args:
-        anchor: (P,) detection ids.
-        positive: (P,) detection ids.
-    """
-    ids, nodes = np.unique(np.concatenate([anchor, positive]), return_inverse=True)
-    if not len(ids):
-        return np.zeros(0, dtype=np.int64)
-    a, b = nodes[: len(anchor)], nodes[len(anchor) :]
-    graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(len(ids), len(ids)))
-    num_parts, part = connected_components(graph, directed=False)
-    # ids ascend, so the first of each part is its smallest
-    _, head = np.unique(part, return_index=True)
-    assert len(head) == num_parts
-    smallest: Int64 = ids[head][part[a]]
-    return smallest
 
 
 def _sequence_ids(sequences: pa.Table) -> Int64:

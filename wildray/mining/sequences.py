@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 
 from wildray.errors import DataError
 from wildray.schema import TRUSTED_CLOCKS, hash64
-from wildray.units import Interval
 
 Int64 = npt.NDArray[np.int64]
 
@@ -169,88 +168,6 @@ def sequence_numbers(sequences: pa.Table) -> Int64:
     changes = np.ones(len(ids), dtype=np.int64)
     changes[1:] = ids[1:] != ids[:-1]
     return np.cumsum(changes) - 1
-
-
-def frame_pairs(frames: Frames, interval: Interval) -> tuple[Int64, Int64]:
-    """Every two frames of a sequence that stand one interval apart.
-
-    Of each frame the partner is, with an interval in
-
-    * seconds: the later frame of the sequence nearest to its time plus the interval, across files, no further from it
-      than half the median spacing of the frames looked at. Where every frame was looked at that is the frame itself
-      that is on screen then, and no other.
-    * frames: the same within one file, counted in frame indices; where every frame was looked at, exactly that index.
-    * captures: the n-th next frame looked at of the sequence, be it of a burst, a time lapse or a video.
-
-    Args:
-        frames: What was looked at.
-        interval: With its unit.
-
-    Returns:
-        (P,) and (P,) int64, numbers of the earlier and the later frame, in order of the earlier.
-    """
-    if interval.unit == "captures":
-        first = np.arange(len(frames) - int(interval.value))
-        second = first + int(interval.value)
-        same = frames.sequence[first] == frames.sequence[second]
-        return first[same], second[same]
-    if interval.unit == "s":
-        tolerance = _spacing(frames, frames.time_us)
-        return _nearest_later(frames.sequence, frames.time_us, round(interval.value * 1e6), tolerance)
-    order = np.lexsort((frames.frame_index, frames.media))
-    step = _spacing(frames, frames.frame_index, across_files=False)
-    step[step <= 1] = 0
-    first, second = _nearest_later(frames.media[order], frames.frame_index[order], int(interval.value), step[order])
-    first, second = order[first], order[second]
-    ranked = np.argsort(first)
-    return first[ranked], second[ranked]
-
-
-def _nearest_later(group: Int64, value: Int64, interval: int, spacing: Int64) -> tuple[Int64, Int64]:
-    """For each item the later one of its group nearest to value + interval, at most half its ``spacing`` off.
-
-    ``group`` and, within it, ``value`` ascend. Of two that are equally near the earlier is taken.
-    """
-    if not len(value):
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    heads = np.flatnonzero(np.diff(group, prepend=group[0] - 1))
-    spans = np.append(value[heads[1:] - 1], value[-1]) - value[heads]
-    # groups are laid end to end, further apart than any search reaches
-    offsets = np.cumsum(spans + 2 * interval + int(spacing.max()) + 1) - spans
-    sizes = np.diff(np.append(heads, len(value)))
-    line = value - np.repeat(value[heads] - offsets, sizes)
-    target = line + interval
-    own = np.arange(len(line))
-    after = np.searchsorted(line, target)
-    before = np.maximum(after - 1, 0)
-    before = np.where(before > own, np.maximum(np.searchsorted(line, line[before]), own + 1), before)
-    after_ok = after < len(line)
-    after = np.minimum(after, len(line) - 1)
-    far = np.iinfo(np.int64).max
-    miss_before = np.where(before > own, target - line[before], far)
-    miss_after = np.where(after_ok & (after > own), line[after] - target, far)
-    partner = np.where(miss_before <= miss_after, before, after)
-    miss = np.minimum(miss_before, miss_after)
-    near = miss <= spacing // 2
-    return own[near], partner[near]
-
-
-def _spacing(frames: Frames, value: Int64, *, across_files: bool = True) -> Int64:
-    """(F,) int64, for every frame the median step of ``value`` between base frames of its file.
-
-    Files of one base frame (stills) take the median step between the frames of their sequence, or 0 with
-    ``across_files`` off.
-    """
-    base = np.flatnonzero(frames.base)
-    base = base[np.lexsort((frames.frame_index[base], frames.media[base]))]
-    steps, same = np.diff(value[base]), np.diff(frames.media[base]) == 0
-    num_media = int(frames.media.max(initial=-1)) + 1
-    of_file = group_medians(steps[same], frames.media[base][1:][same], num_media)[frames.media]
-    if across_files:
-        steps, same = np.diff(value), np.diff(frames.sequence) == 0
-        of_sequence = group_medians(steps[same], frames.sequence[1:][same], len(frames.starts) - 1)[frames.sequence]
-        of_file = np.where(np.isnan(of_file), of_sequence, of_file)
-    return np.nan_to_num(of_file, nan=0.0).astype(np.int64)
 
 
 def group_medians(values: npt.NDArray[np.generic], groups: Int64, num_groups: int) -> npt.NDArray[np.float64]:
