@@ -78,7 +78,9 @@ def cut(starts, stops, *, step=0.1, window=600.0, last=0, media=None):
     length = np.where(np.isinf(stops), 1.0, stops - starts)
     files = np.zeros(len(starts), dtype=np.int64) if media is None else np.array(media)
     some = Gaps(files, starts, stops, files, np.round(length / step).astype(np.int64))
-    return spans_of(some, window_s=window, last_window=np.full(2, last), step_s=np.full(2, step))
+    looks = spans_of(some, window_s=window, last_window=np.full(2, last), step_s=np.full(2, step))
+    assert sum(look.num_frames for look in looks) == pytest.approx(some.cost.sum())
+    return [(look.media, look.starts_s, look.stops_s) for look in looks]
 
 
 def test_gaps_that_touch_are_one_span_and_spans_of_a_window_one_look():

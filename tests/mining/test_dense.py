@@ -1,13 +1,16 @@
 """The dense pass on encoded clips: frames between those of the base pass, only where animals meet, each only once."""
 
+import json
 import shutil
 
+import cv2
 import numpy as np
 import pyarrow.compute as pc
 import pytest
 from test_detect import tables, write_video
 
 from wildray.config import Config
+from wildray.mining import company, dense
 from wildray.mining.dense import plan_again
 from wildray.mining.detect import detect
 from wildray.mining.mine import mine
@@ -82,16 +85,16 @@ def test_frames_are_added_where_animals_meet_and_nowhere_else(whole, footage, st
     assert run(store, footage, settings=BASE).digest == result.digest, "the dense pass does not rename the collection"
     base = tables(store, result.digest)
     assert_same({"media": found["media"]}, {"media": base["media"]})
-    dense = found["frames"].filter(pc.equal(found["frames"]["sampling_pass"], 1))
+    added = found["frames"].filter(pc.equal(found["frames"]["sampling_pass"], 1))
     kept = found["frames"].filter(pc.equal(found["frames"]["sampling_pass"], 0))
     assert kept.equals(base["frames"]), "frames of the base pass are not touched"
-    assert result.num_dense_frames == dense.num_rows
-    assert result.num_frames == found["frames"].num_rows == base["frames"].num_rows + dense.num_rows
+    assert result.num_dense_frames == added.num_rows
+    assert result.num_frames == found["frames"].num_rows == base["frames"].num_rows + added.num_rows
     alone = next(row["media_id"] for row in found["media"].to_pylist() if row["uri"].endswith("alone.mp4"))
-    assert alone not in dense["media_id"].to_pylist()
-    assert len(dense["media_id"].unique()) == 3
-    for medium in dense["media_id"].unique():
-        times = dense.filter(pc.equal(dense["media_id"], medium))["time_s"].to_numpy()
+    assert alone not in added["media_id"].to_pylist()
+    assert len(added["media_id"].unique()) == 3
+    for medium in added["media_id"].unique():
+        times = added.filter(pc.equal(added["media_id"], medium))["time_s"].to_numpy()
         expected = [time for second in (3, 4) for time in second + 0.2 * np.arange(1, 5)]
         np.testing.assert_allclose(times, expected, atol=1e-6)
     keys = list(zip(*(found["frames"][name].to_pylist() for name in ("media_id", "frame_index")), strict=True))
@@ -104,10 +107,10 @@ def test_boxes_of_the_dense_pass_are_as_those_of_the_base_pass(whole):
     store, result, found = whole
     boxes = found["detections"].to_pylist()
     passes = {(f["media_id"], f["frame_index"]): f["sampling_pass"] for f in found["frames"].to_pylist()}
-    dense = [row for row in boxes if passes[row["media_id"], row["frame_index"]] == 1]
-    assert len(dense) >= 2 * 3 * 6
+    added = [row for row in boxes if passes[row["media_id"], row["frame_index"]] == 1]
+    assert len(added) >= 2 * 3 * 6
     reader = PackReader(store, ("crops", result.digest))
-    for row in dense:
+    for row in added:
         assert row["motion"] > 0.3
         assert np.mean(row["colour"][::2]) > 120
         assert reader.image(row["crop_pack"], row["crop_row"]).mean() > 120
@@ -204,8 +207,29 @@ def test_key_frames_first_then_exact_ones(store, tmp_path):
     base = frames.filter(pc.equal(frames["sampling_pass"], 0))["frame_index"].to_pylist()
     assert all(index % 12 == 0 for index in base)
     assert 36 in base
-    dense = frames.filter(pc.equal(frames["sampling_pass"], 1))["frame_index"].to_pylist()
-    assert dense == [index for index in range(24, 48, 2) if index not in base], "on both sides of that key frame"
+    added = frames.filter(pc.equal(frames["sampling_pass"], 1))["frame_index"].to_pylist()
+    assert added == [index for index in range(24, 48, 2) if index not in base], "on both sides of that key frame"
+
+
+def test_small_looks_and_chunks_give_the_same(whole, footage, store, monkeypatch):
+    _, result, found = whole
+    monkeypatch.setattr(company, "LOOK_FRAMES", 5)
+    monkeypatch.setattr(dense, "LOOK_FRAMES", 5)
+    run(store, footage)
+    records = store.collection("detections", result.digest).finished().values()
+    assert sum("again" in record for record in records) == 3 * 2, "two spans of a second in each of three clips"
+    assert_same(tables(store, result.digest), found, but=["crop_pack", "crop_row"])
+
+
+def test_results_files_and_stills_have_no_dense_pass(store, tmp_path):
+    cv2.imwrite(str(tmp_path / "still.jpg"), np.full((40, 60, 3), 90, np.uint8))
+    assert run(store, tmp_path / "still.jpg", **{"detect.dense_where": "animals"}).num_dense_frames == 0
+    boxes = [{"category": "1", "conf": 0.9, "bbox": [left, 0.1, 0.2, 0.2], "frame_number": 0} for left in (0.1, 0.3)]
+    listed = {"file": "a.mp4", "frame_rate": 10.0, "frames_processed": [0, 10, 20], "detections": boxes}
+    content = {"info": {"format_version": "1.5"}, "detection_categories": {"1": "animal"}, "images": [listed]}
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    result = run(store, tmp_path / "results.json")
+    assert (result.num_frames, result.num_detections, result.num_dense_frames) == (3, 2, 0)
 
 
 def test_mine_uses_the_dense_frames_and_takes_no_stale_pairs(footage, store):

@@ -20,14 +20,29 @@ from wildray.mining.linkers import DUPLICATE_IOU, aligned_iou, crossings
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 Where = Literal["company", "animals"]
-Spans = tuple[int, list[float], list[float | None]]
-"""File, starts and stops of the spans of a look in seconds; a stop of None is the end of the file."""
 
 LOOK_FRAMES = 1_200
 """Frames of one look at the most, as many as a window of ten minutes has at the default interval: each leaves a
 thumbnail of 57 kB in memory until the look ends."""
 SLACK = 1e-6
 """Share of a frame by which a count of them may be off."""
+
+
+@dataclass
+class Spans:
+    """What one look is at.
+
+    Attributes:
+        media: The file.
+        starts_s: Beginnings of its spans, ascending.
+        stops_s: Ends of them; None is the end of the file.
+        num_frames: Frames that they hold at the most.
+    """
+
+    media: int
+    starts_s: list[float]
+    stops_s: list[float | None]
+    num_frames: float
 
 
 @dataclass(frozen=True)
@@ -139,30 +154,24 @@ def spans_of(gaps: Gaps, *, window_s: float, last_window: Int64, step_s: Float64
         step_s: (M,) time between the frames of the looks.
     """
     found: list[Spans] = []
-    window_before, frames = -1, 0.0
-    for media, start_s, stop_s, cost in zip(
-        gaps.media.tolist(), gaps.start_s.tolist(), gaps.stop_s.tolist(), gaps.cost.tolist(), strict=True
-    ):
+    window_before = -1
+    columns = (gaps.media, gaps.start_s, gaps.stop_s, gaps.cost)
+    for media, start_s, stop_s, cost in zip(*(column.tolist() for column in columns), strict=True):
         window = min(int(start_s // window_s), int(last_window[media]))
         pieces = max(1, math.ceil(cost / LOOK_FRAMES))
-        length = LOOK_FRAMES * float(step_s[media])
+        length, size = LOOK_FRAMES * float(step_s[media]), cost / pieces
         for piece in range(pieces):
             begin, end = start_s + piece * length, start_s + (piece + 1) * length
-            if piece + 1 == pieces:
-                end = stop_s
-            size = cost / pieces
-            fresh = not found or found[-1][0] != media or window != window_before or frames + size > LOOK_FRAMES
-            if fresh:
-                found.append((media, [begin], [_stop(end)]))
-                frames = 0.0
-            elif found[-1][2][-1] == begin:
-                found[-1][2][-1] = _stop(end)
+            stop = (None if math.isinf(stop_s) else stop_s) if piece + 1 == pieces else end
+            last = found[-1] if found and found[-1].media == media and window == window_before else None
+            if last is None or last.num_frames + size > LOOK_FRAMES:
+                found.append(Spans(media, [begin], [stop], size))
             else:
-                found[-1][1].append(begin)
-                found[-1][2].append(_stop(end))
-            window_before, frames = window, frames + size
+                if last.stops_s[-1] == begin:
+                    last.stops_s[-1] = stop
+                else:
+                    last.starts_s.append(begin)
+                    last.stops_s.append(stop)
+                last.num_frames += size
+            window_before = window
     return found
-
-
-def _stop(end_s: float) -> float | None:
-    return None if math.isinf(end_s) else end_s

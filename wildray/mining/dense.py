@@ -1,7 +1,7 @@
 """The plan of the dense pass: where frames of the base pass show animals near each other, the file is looked at again.
 
 In: the finished chunks of the base pass. Out: further chunks of the same collection, planned and recorded as all others
-are, one at the most for each chunk of the base pass. What was looked at before is not looked at again: settings other
+are, each of them beside one chunk of the base pass. What was looked at before is not looked at again: settings other
 than before add the frames that they ask for beyond those that are there. So the settings of the dense pass are no part
 of the collection's name, and boxes of the base pass are never made twice. The alternative, a collection for each
 setting, would copy the base pass, crops and all, or scatter what every reader wants together.
@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from wildray.collection import Collection
 from wildray.config import DetectConfig
 from wildray.mining.chunks import PART_CHUNKS, PART_ROWS, PLAN, windows
-from wildray.mining.company import Gaps, crowd_sizes, find_gaps, spans_of, within_budget
+from wildray.mining.company import LOOK_FRAMES, Gaps, Spans, crowd_sizes, find_gaps, spans_of, within_budget
 from wildray.mining.looks import CORNERS
 from wildray.mining.sequences import rows_of
 from wildray.progress import tracked
@@ -153,7 +153,7 @@ def _parts(
     chunks: Sequence[_Chunk],
     chosen: Sequence[npt.NDArray[np.bool_]],
 ) -> Iterator[pa.Table]:
-    """Parts of the plan, tables of ``AGAIN_PLAN``; a chunk for each of the base pass that has something chosen."""
+    """Parts of the plan, tables of ``AGAIN_PLAN``."""
     seen_in = {chunk.name: [chunk.name] for chunk in chunks}
     for name, record in finished.items():
         if record.get("again") in seen_in:
@@ -161,39 +161,46 @@ def _parts(
     number = len(collection.planned())
     tables: list[pa.Table] = []
     for chunk, some in zip(chunks, chosen, strict=True):
-        if some.any():
-            gaps = chunk.gaps.take(np.flatnonzero(some))
-            tables.append(_rows(config, collection, number, chunk.name, gaps, seen_in[chunk.name]))
+        if not some.any():
+            continue
+        media = collection.read("media", MEDIA, chunks=[chunk.name])
+        for looks in _chunks(config, media, chunk.gaps.take(np.flatnonzero(some))):
+            tables.append(_rows(config, media, looks, number=number, again=chunk.name, seen_in=seen_in[chunk.name]))
             number += 1
-        if len(tables) == PART_CHUNKS or sum(table.num_rows for table in tables) >= PART_ROWS:
-            yield pa.concat_tables(tables)
-            tables = []
+            if len(tables) == PART_CHUNKS or sum(table.num_rows for table in tables) >= PART_ROWS:
+                yield pa.concat_tables(tables)
+                tables = []
     if tables:
         yield pa.concat_tables(tables)
 
 
+def _chunks(config: DetectConfig, media: pa.Table, gaps: Gaps) -> Iterator[list[Spans]]:
+    """The looks of each chunk: of one look, or of several that come to no more than one may hold."""
+    last = [max(len(windows(row, config.window.seconds)) - 1, 0) for row in media.to_pylist()]
+    last_window, step_s = np.array(last, dtype=np.int64), _steps_s(config, media)
+    looks: list[Spans] = []
+    for look in spans_of(gaps, window_s=config.window.seconds, last_window=last_window, step_s=step_s):
+        if looks and sum(other.num_frames for other in looks) + look.num_frames > LOOK_FRAMES:
+            yield looks
+            looks = []
+        looks.append(look)
+    yield looks
+
+
 def _rows(
-    config: DetectConfig, collection: Collection, number: int, again: str, gaps: Gaps, seen_in: Sequence[str]
+    config: DetectConfig, media: pa.Table, looks: Sequence[Spans], *, number: int, again: str, seen_in: Sequence[str]
 ) -> pa.Table:
     """The plan of one chunk."""
     assert config.dense_interval is not None
-    media = collection.read("media", MEDIA, chunks=[again])
-    last = [max(len(windows(row, config.window.seconds)) - 1, 0) for row in media.to_pylist()]
-    found = spans_of(
-        gaps,
-        window_s=config.window.seconds,
-        last_window=np.array(last, dtype=np.int64),
-        step_s=_steps_s(config, media),
-    )
-    table = media.take(pa.array([medium for medium, _, _ in found], pa.int64()))
-    name = f"{number:06d}-{hash64([again, config.dense_interval, found]) & 0xFFFFFFFF:08x}"
+    table = media.take(pa.array([look.media for look in looks], pa.int64()))
+    name = f"{number:06d}-{hash64([again, config.dense_interval, *looks]) & 0xFFFFFFFF:08x}"
     columns = {
-        "chunk": [name] * len(found),
-        "again": [again] * len(found),
-        "seen_in": [list(seen_in)] * len(found),
-        "start_s": [starts for _, starts, _ in found],
-        "stop_s": [stops for _, _, stops in found],
-        "interval_s": [config.dense_interval.seconds] * len(found),
+        "chunk": [name] * len(looks),
+        "again": [again] * len(looks),
+        "seen_in": [list(seen_in)] * len(looks),
+        "start_s": [look.starts_s for look in looks],
+        "stop_s": [look.stops_s for look in looks],
+        "interval_s": [config.dense_interval.seconds] * len(looks),
     }
     for field in AGAIN_PLAN:
         if field.name in columns:
