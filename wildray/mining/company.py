@@ -101,7 +101,7 @@ def crowd_sizes(
 
 
 def find_gaps(media: Int64, time_s: Float64, crowd: Int64, *, end_s: Float64, step_s: Float64, aligned: bool) -> Gaps:
-    """The gaps that border on a frame with a reason for a denser look, and that such a look adds frames to.
+    """The gaps that border on a frame with a reason for a denser look, and that are longer than a step of such a look.
 
     Args:
         media: (F,) file of each frame of the base pass; frames are ordered by file and time.
@@ -127,7 +127,7 @@ def find_gaps(media: Int64, time_s: Float64, crowd: Int64, *, end_s: Float64, st
     end = np.where(np.isinf(stop_s), end_s[gaps_media], stop_s)
     steps = np.nan_to_num((end - start_s) / step_s[gaps_media], nan=0.0)
     cost = np.ceil(np.minimum(steps, 2**31) * (1 - SLACK)).astype(np.int64) - aligned
-    return Gaps(gaps_media, start_s, stop_s, most, cost).take((most > 0) & (cost > 0))
+    return Gaps(gaps_media, start_s, stop_s, most, cost).take((most > 0) & (cost > 0) & (steps > 1 + SLACK))
 
 
 def within_budget(crowd: Int64, cost: Int64, budget: float) -> npt.NDArray[np.bool_]:

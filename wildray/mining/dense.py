@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 SETTINGS = {"dense_interval", "dense_where", "dense_near", "dense_min_score", "dense_budget"}
 """The settings of the dense pass."""
 ANIMAL = "animal"
+READERS = 16
+"""Chunks read at a time: in object storage it is the waiting that takes long."""
 UNKNOWN_FPS = 30.0
 """Taken where a file does not say: it bounds what a look at every frame costs."""
 
@@ -54,6 +57,7 @@ class _Chunk:
     """What one chunk of the base pass has to offer."""
 
     name: str
+    media: pa.Table  # without rows where there are no gaps
     gaps: Gaps
     num_frames: int
 
@@ -77,11 +81,9 @@ def plan_again(
     noted = {chunk for note in collection.notes() if note.get("dense") == settings for chunk in note["chunks"]}
     todo = [chunk for chunk, record in finished.items() if "again" not in record and chunk not in noted]
     ids = pa.array(media_ids.astype(str), pa.string())
-    chunks: list[_Chunk] = []
-    for name in tracked(todo, len(todo), "looking for company"):
-        media = collection.read("media", MEDIA, chunks=[name])
-        if pc.any(pc.is_in(media["media_id"], ids)).as_py():
-            chunks.append(_offers(config, collection, name, media))
+    with ThreadPoolExecutor(READERS) as pool:
+        offers = pool.map(lambda name: _offers(config, collection, name, ids), todo)
+        chunks = [chunk for chunk in tracked(offers, len(todo), "looking for company") if chunk is not None]
     if not chunks:
         return 0
     chosen = _chosen(chunks, config.dense_budget)
@@ -93,7 +95,11 @@ def plan_again(
     return collection.plan_rows(parts, covers="media_id", record=record, note=note)
 
 
-def _offers(config: DetectConfig, collection: Collection, name: str, media: pa.Table) -> _Chunk:
+def _offers(config: DetectConfig, collection: Collection, name: str, media_ids: pa.Array) -> _Chunk | None:
+    """What a chunk has to offer; None where it holds none of the media."""
+    media = collection.read("media", MEDIA, chunks=[name])
+    if not pc.any(pc.is_in(media["media_id"], media_ids)).as_py():
+        return None
     columns = ["media_id", "frame_index", "time_s"]
     frames = collection.read("frames", FRAMES, columns=columns, chunks=[name])
     wanted = ["media_id", "frame_index", *CORNERS, "score", "category"]
@@ -124,7 +130,7 @@ def _offers(config: DetectConfig, collection: Collection, name: str, media: pa.T
         step_s=_steps_s(config, media),
         aligned=_aligned(config),
     )
-    return _Chunk(name, gaps, frames.num_rows)
+    return _Chunk(name, media if len(gaps.cost) else media.slice(0, 0), gaps, frames.num_rows)
 
 
 def _chosen(chunks: Sequence[_Chunk], budget: float) -> list[npt.NDArray[np.bool_]]:
@@ -163,9 +169,10 @@ def _parts(
     for chunk, some in zip(chunks, chosen, strict=True):
         if not some.any():
             continue
-        media = collection.read("media", MEDIA, chunks=[chunk.name])
-        for looks in _chunks(config, media, chunk.gaps.take(np.flatnonzero(some))):
-            tables.append(_rows(config, media, looks, number=number, again=chunk.name, seen_in=seen_in[chunk.name]))
+        for looks in _chunks(config, chunk.media, chunk.gaps.take(np.flatnonzero(some))):
+            tables.append(
+                _rows(config, chunk.media, looks, number=number, again=chunk.name, seen_in=seen_in[chunk.name])
+            )
             number += 1
             if len(tables) == PART_CHUNKS or sum(table.num_rows for table in tables) >= PART_ROWS:
                 yield pa.concat_tables(tables)
