@@ -193,9 +193,8 @@ def test_media_of_other_calls_wait_for_theirs_and_other_settings_add_frames(foot
 
 
 def test_the_budget_is_kept(footage, store):
-    num_base = run(store, footage, settings=BASE).num_frames
-    small = run(store, footage, **{"detect.dense_budget": 0.3})
-    assert 0 < small.num_dense_frames <= 0.3 * num_base
+    small = run(store, footage, **{"detect.dense_budget": 0.4})
+    assert small.num_dense_frames == 12, "three spans of four frames: the most of 0.4 a second in four clips of 8 s"
     assert run(store, footage, **{"detect.dense_budget": 0.0}).num_dense_frames == small.num_dense_frames
     assert run(store, footage).num_dense_frames > small.num_dense_frames
 

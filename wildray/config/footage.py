@@ -79,9 +79,9 @@ class DetectConfig(Section):
     """Two animals are near where the gap between their boxes is at most this share of the boxes' mean side."""
     dense_min_score: float = Field(0.25, ge=0, le=1)
     """Boxes below this score are no reason for a second look."""
-    dense_budget: float = Field(2.0, ge=0)
-    """Most frames that the second pass adds, for each frame of the first pass over the media of a call. Where that is
-    not enough the most crowded parts go first."""
+    dense_budget: float = Field(4.0, ge=0)
+    """Most frames that the second pass adds for each second of footage, in the mean over the media of a call (the first
+    pass looks at 2 by default). Where that is not enough the most crowded parts go first."""
     min_score: float = Field(0.1, ge=0, le=1)
     """Boxes below this score are not stored (mine.min_score chooses among the stored)."""
     nms_iou: float = Field(0.45, gt=0, le=1)

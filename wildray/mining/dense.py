@@ -60,6 +60,7 @@ class _Chunk:
     media: pa.Table  # without rows where there are no gaps
     gaps: Gaps
     num_frames: int
+    footage_s: float
 
 
 def plan_again(
@@ -130,23 +131,25 @@ def _offers(config: DetectConfig, collection: Collection, name: str, media_ids: 
         step_s=_steps_s(config, media),
         aligned=_aligned(config),
     )
-    return _Chunk(name, media if len(gaps.cost) else media.slice(0, 0), gaps, frames.num_rows)
+    footage_s = float(np.nansum(duration_s.astype(np.float64)[usable]))
+    return _Chunk(name, media if len(gaps.cost) else media.slice(0, 0), gaps, frames.num_rows, footage_s)
 
 
-def _chosen(chunks: Sequence[_Chunk], budget: float) -> list[npt.NDArray[np.bool_]]:
-    """Which gaps of each chunk are looked at."""
+def _chosen(chunks: Sequence[_Chunk], frames_per_s: float) -> list[npt.NDArray[np.bool_]]:
+    """Which gaps of each chunk are looked at, given the frames that each second of footage may cost in the mean."""
     crowd = np.concatenate([chunk.gaps.crowd for chunk in chunks])
     cost = np.concatenate([chunk.gaps.cost for chunk in chunks])
-    num_frames = sum(chunk.num_frames for chunk in chunks)
-    chosen = within_budget(crowd, cost, budget * num_frames)
+    num_frames, footage_s = sum(chunk.num_frames for chunk in chunks), sum(chunk.footage_s for chunk in chunks)
+    chosen = within_budget(crowd, cost, frames_per_s * footage_s)
     logger.info(
-        "detect: %d frames at the base interval; looking closer at %d of %d spans between them, at most %d more frames "
+        "detect: %d frames of %.0f s of footage; looking closer at %d of %d spans between them, at most %d more frames "
         "(detect.dense_budget allows %d)",
         num_frames,
+        footage_s,
         np.count_nonzero(chosen),
         len(chosen),
         cost[chosen].sum(),
-        int(budget * num_frames),
+        int(frames_per_s * footage_s),
     )
     ends = np.cumsum([len(chunk.gaps.crowd) for chunk in chunks])
     return np.split(chosen, ends[:-1])
