@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from wildray.bootstrap import intervals
 from wildray.config import EvalConfig
 from wildray.labelled import open_labelled
 from wildray.learning.backbone import Backbone
 from wildray.learning.monitor import effective_rank
-from wildray.retrieval.bootstrap import intervals
 from wildray.retrieval.forward import UInt8, load_images, unit_vectors
 from wildray.retrieval.metrics import chance, columns, score
 from wildray.retrieval.splits import Columns, make_protocol

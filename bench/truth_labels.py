@@ -2,7 +2,8 @@
 
 In: a store with mined pairs of a simulated reserve, and its ``truth/boxes.parquet``. Out: an import of labelled images
 in that store, whose digest goes into ``train.labels``: every crop that some pair holds, byte for byte, with the
-identity of the animal its box overlaps. Crops of no animal (a stump, a gust) are left out: nobody would label them.
+identity of the animal its box shows. Crops of no animal (a stump, a gust) are left out: nobody would label them; so
+are those of an animal that another box of the frame shows better.
 Going through a folder of images instead would encode every crop a second time.
 """
 
@@ -12,17 +13,16 @@ import argparse
 import hashlib
 import json
 import logging
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wildray.errors import DataError
-from wildray.mining.boxes import iou_matrix
+from wildray.mining.matching import match
+from wildray.mining.truth import read_truth
 from wildray.packs import PackReader, PackWriter
 from wildray.schema import DETECTIONS, MEDIA, PAIRS
 from wildray.store import Store
@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 MIN_IOU = 0.2
 """``mine.min_iou``: from there on, two boxes are one animal to the label-free methods too. A motion detector often
 boxes the part that moves: at the usual 0.5, half of its crops of animals would have no label."""
-CORNERS = ["x1_px", "y1_px", "x2_px", "y2_px"]
 
 
 def label_crops(store: Store, truth: str | Path, *, pairs: str | None = None, min_iou: float = MIN_IOU) -> str:
@@ -61,7 +60,12 @@ def label_crops(store: Store, truth: str | Path, *, pairs: str | None = None, mi
     crops = crops.filter(pc.is_in(crops["detection_id"], value_set=wanted)).sort_by("detection_id")
     boxes = pq.read_table(truth)
     boxes = boxes.filter(pc.greater(boxes["mot_id"], 0))
-    place = identities(crops, _files(store, source, boxes), boxes, min_iou=min_iou)
+    media = store.collection("detections", source).read("media", MEDIA, columns=["media_id", "uri"])
+    try:
+        files = read_truth([truth]).files_of(media, partial=True)
+    except DataError as error:
+        raise DataError(f"{error} Is it of another reserve?") from None
+    place = match(crops, boxes, files, min_iou=min_iou).place
     kept = np.flatnonzero(place >= 0)
     if not len(kept):
         raise DataError(f"No crop of the pairs {digest} overlaps an animal of {truth} by {min_iou}: another reserve?")
@@ -69,42 +73,6 @@ def label_crops(store: Store, truth: str | Path, *, pairs: str | None = None, mi
     name = _import(store, source, labelled, num_skipped=crops.num_rows - len(kept))
     logger.info("%d of %d crops of the pairs %s labelled: %s", len(kept), crops.num_rows, digest, name)
     return name
-
-
-def identities(crops: pa.Table, files: dict[str, str], boxes: pa.Table, *, min_iou: float) -> npt.NDArray[np.int64]:
-    """Which true box each crop shows.
-
-    Args:
-        crops: (N,) rows of ``schema.DETECTIONS``.
-        files: Media ids to names of files, as the truth spells them.
-        boxes: (M,) rows of the truth.
-        min_iou: Least overlap.
-
-    Returns:
-        (N,) int64 rows of ``boxes``, those of greatest overlap; -1 where none reaches ``min_iou``.
-    """
-    at = defaultdict(list)
-    for row, key in enumerate(zip(boxes["file"].to_pylist(), boxes["frame_index"].to_pylist(), strict=True)):
-        at[key].append(row)
-    true_xyxy, xyxy = (np.stack([table[name].to_numpy() for name in CORNERS], 1) for table in (boxes, crops))
-    place = np.full(crops.num_rows, -1, np.int64)
-    for row, (media, frame) in enumerate(
-        zip(crops["media_id"].to_pylist(), crops["frame_index"].to_pylist(), strict=True)
-    ):
-        rivals = at.get((files.get(media, ""), frame))
-        if rivals is not None:
-            iou = iou_matrix(xyxy[row : row + 1], true_xyxy[rivals])[0]
-            if iou.max() >= min_iou:
-                place[row] = rivals[int(iou.argmax())]
-    return place
-
-
-def _files(store: Store, digest: str, boxes: pa.Table) -> dict[str, str]:
-    """Media ids to the truth's names of their files: the last two parts of the path, camera and file."""
-    media = store.collection("detections", digest).read("media", MEDIA, columns=["media_id", "uri"])
-    known = set(pc.unique(boxes["file"]).to_pylist())
-    names = {row["media_id"]: "/".join(Path(row["uri"]).parts[-2:]) for row in media.to_pylist()}
-    return {media_id: name for media_id, name in names.items() if name in known}
 
 
 def _table(crops: pa.Table, boxes: pa.Table) -> pa.Table:

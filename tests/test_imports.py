@@ -7,9 +7,21 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"schema", "errors", "units", "remote", "refusals", "nodes", "lease", "progress"},
+    {"schema", "errors", "units", "remote", "refusals", "nodes", "lease", "progress", "bootstrap"},
     {
-        *("store", "collection", "packs", "config", "weights", "libraries", "metadata", "photos", "labelled", "trials"),
+        *(
+            "store",
+            "collection",
+            "packs",
+            "config",
+            "weights",
+            "libraries",
+            "metadata",
+            "photos",
+            "labelled",
+            "trials",
+            "verdicts",
+        ),
         *("runlog", "run_entries", "spool", "tracking"),
     },
     {"mining", "learning", "report", "simulate", "doctor"},
@@ -31,6 +43,7 @@ DOORS = {
         "wildray/learning/worker.py",
         "wildray/learning/ray_ingest.py",
         "wildray/retrieval/embed.py",
+        "wildray/sweep/pair_quality/study.py",
         "wildray/sweep/search.py",
         "wildray/sweep/stage.py",
         "wildray/sweep/trial.py",

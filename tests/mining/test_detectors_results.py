@@ -65,7 +65,9 @@ def test_boxes_frames_and_failures(tmp_path: Path) -> None:
     np.testing.assert_allclose(still.score, [0.9, 0.4])
     relative = results.boxes_of(items["a.jpg"].uri, 0).xyxy_px
     np.testing.assert_allclose(relative, [[0.1, 0.2, 0.4, 0.6], [0.9, 0, 1, 0.1]], atol=1e-6)
-    rows = [(frame, time_s, boxes.category.tolist()) for frame, time_s, boxes in results.frames_at(items["v.mp4"].uri)]
+    rows = [
+        (frame, time_s, boxes.category.tolist()) for frame, time_s, boxes, _ in results.frames_at(items["v.mp4"].uri)
+    ]
     assert rows == [(0, 0.0, ["vehicle"]), (15, 0.5, []), (30, 1.0, ["animal"])]
     assert results.frames_of(items["v.mp4"].uri) == (0, 15, 30)
     assert results.frames_of(items["empty.jpg"].uri) == (0,)

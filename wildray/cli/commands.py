@@ -119,6 +119,23 @@ def sweep(arguments: argparse.Namespace) -> object:
     return show(arguments, run(arguments))
 
 
+def purity(arguments: argparse.Namespace) -> object:
+    """Measure how many of the mined pairs join one individual, by footage whose individuals are known.
+
+    --truth names what is known: MOT ground truth (frame,id,x,y,w,h) of each medium, or truth/boxes.parquet of a
+    simulated reserve. Detections are given the animals they show one-to-one; a pair is right where both boxes show one
+    individual. The share of right pairs comes with a 95 % interval over whole sequences (over blocks of time where
+    there is one sequence only), and by camera, animals in the frame, gap, overlap and margin.
+
+    --grid does the same for every combination of many mining settings and several collections of detections, which are
+    made once: purity against yield, what to choose in which company, a page and a Markdown table. With --truth it
+    judges the store's own detections in place of the file's footage. Stopped at any moment, the same command goes on.
+    """
+    from wildray.cli.purity import run
+
+    return run(arguments)
+
+
 def report(arguments: argparse.Namespace) -> object:
     """Write a page of what the stages found: pairs, static detections, curves, ranked answers.
 
@@ -137,6 +154,19 @@ def report(arguments: argparse.Namespace) -> object:
 
         log_report(config, store, arguments.run_name, page)
     return show(arguments, page)
+
+
+def audit(arguments: argparse.Namespace) -> object:
+    """Measure how pure mined pairs are: draw some for people to judge, and read their verdicts.
+
+    Without --verdicts, writes a sheet: one HTML file that shows pairs and takes verdicts by key, in any browser,
+    without a network. With --verdicts, reads the files that were saved from it: purity of the whole set with a 95 %
+    interval, identity drift, agreement of reviewers, and which stricter settings would keep enough pairs pure.
+    """
+    from wildray.cli.audit import run
+
+    result = run(arguments, *checked(arguments))
+    return result if arguments.verdicts is not None else show(arguments, result)
 
 
 def purge(arguments: argparse.Namespace) -> object:

@@ -10,6 +10,7 @@ EXAMPLES = {
         "wildray detect footage/ --store work",
         "wildray detect footage/ --store work --detect.detector md_v5a.onnx --scale.workers 4",
         "wildray detect results.json footage/ --store work      # boxes that MegaDetector computed elsewhere",
+        "wildray detect pond_gt_mot.txt --store work --detect.mot-fps 25   # truth, as a detector would have seen it",
         "wildray detect manifest.csv --store work --time-zone Africa/Johannesburg",
     ),
     "mine": (
@@ -31,7 +32,17 @@ EXAMPLES = {
         "wildray sweep tuning/smoke.yaml --store work --dry-run",
         "wildray sweep tuning/iou_interval_backbone.yaml --store work --address auto",
     ),
+    "purity": (
+        "wildray detect pond_gt_mot.txt --store work --detect.mot-fps 25   # truth, as a detector would have seen it",
+        "wildray mine --store work && wildray purity --store work --truth pond_gt_mot.txt",
+        "wildray purity --store work --truth reserve/truth/boxes.parquet --pairs 0123456789abcdef",
+        "wildray purity --store work --grid tuning/pair_quality.yaml",
+    ),
     "report": ("wildray report --store work --run tiny", "wildray report --store work --sweep smoke"),
+    "audit": (
+        "wildray audit --store work --audit.num-pairs 100 --out sheet.html",
+        "wildray audit --store work --verdicts verdicts-ada.json verdicts-ben.json",
+    ),
     "purge": ("wildray purge --store work footage/IMG_0007.MP4",),
     "export": ("wildray export --store work results.json",),
     "pipeline": ("wildray pipeline footage/ --store work --run first --data metadata.csv",),

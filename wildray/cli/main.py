@@ -71,6 +71,7 @@ def build_parser() -> Parser:
         return sub
 
     _add_stages(command)
+    _add_purity(command)
     _add_whole(command)
     _add_tools(command)
     for sub in subparsers.choices.values():
@@ -85,7 +86,10 @@ def _add_stages(command: AddCommand) -> None:
     sub.add_argument("out", metavar="OUT", help="folder to make")
     sub = command("detect", commands.detect, "MEDIA...", sections=("detect", "scale"))
     sub.add_argument(
-        "media", nargs="+", metavar="MEDIA", help="files, folders, globs, manifests (CSV, Parquet), MegaDetector JSON"
+        "media",
+        nargs="+",
+        metavar="MEDIA",
+        help="files, folders, globs, manifests (CSV, Parquet), MegaDetector JSON, MOT ground truth (.txt)",
     )
     sub.add_argument(
         "--time-zone",
@@ -125,6 +129,31 @@ def _add_stages(command: AddCommand) -> None:
     sub = command("sweep", commands.sweep, "FILE", sections=("tracking",))
     sub.add_argument("file", metavar="FILE", help="sweep file (YAML), such as those in tuning/")
     sub.add_argument("--dry-run", action="store_true", help="show the trials, the time and the cost, and run nothing")
+
+
+def _add_purity(command: AddCommand) -> None:
+    """How good the pairs are, where that can be known."""
+    sub = command("purity", commands.purity, sections=("scale",))
+    sub.add_argument(
+        "--truth",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="what is known of the media: MOT ground truth (.txt), a reserve's truth/boxes.parquet",
+    )
+    sub.add_argument("--pairs", metavar="DIGEST", help="pair set to judge; default the newest")
+    sub.add_argument("--grid", metavar="FILE", help="grid of mining settings (YAML), such as tuning/pair_quality.yaml")
+    sub.add_argument(
+        "--detections", metavar="DIGEST", help="with --grid and --truth: detections to mine; default the newest"
+    )
+    sub.add_argument("--partial", action="store_true", help="leave media without truth out instead of refusing them")
+    sub.add_argument(
+        "--match-iou",
+        type=float,
+        default=0.3,
+        metavar="IOU",
+        help="least overlap of a detection with the animal that it shows [%(default)s]",
+    )
 
 
 def _add_whole(command: AddCommand) -> None:
@@ -176,6 +205,12 @@ def _add_tools(command: AddCommand) -> None:
     sub = command("report", commands.report)
     sub.add_argument("--run", dest="run_name", metavar="NAME", help="model to show; default the newest")
     sub.add_argument("--sweep", metavar="NAME", help="sweep to show instead of a model")
+    sub = command("audit", commands.audit, sections=("audit",))
+    sub.add_argument("--pairs", metavar="DIGEST", help="pair set to draw from; default the newest")
+    sub.add_argument("--out", metavar="FILE", help="HTML file to write; default reports/audit-SHEET.html in the store")
+    sub.add_argument(
+        "--verdicts", nargs="+", metavar="FILE", help="verdicts saved from a sheet, a file of each reviewer"
+    )
     sub = command("purge", commands.purge, "MEDIUM...")
     sub.add_argument("what", nargs="+", metavar="MEDIUM", help="media files, media ids, or detection ids (numbers)")
     sub = command("export", commands.export, "FILE")

@@ -9,11 +9,12 @@ what ``--help`` prints. The alternative, argparse flags passed around as a dict,
 from wildray.config.footage import DetectConfig, MineConfig, SimulateConfig
 from wildray.config.learning import AugmentConfig, BackboneConfig, MethodConfig, TrainConfig
 from wildray.config.root import PRESETS, Config, field_names, read_mapping
-from wildray.config.running import EvalConfig, ScaleConfig, TrackingConfig
+from wildray.config.running import AuditConfig, EvalConfig, ScaleConfig, TrackingConfig
 from wildray.config.section import Section
 
 __all__ = [
     "PRESETS",
+    "AuditConfig",
     "AugmentConfig",
     "BackboneConfig",
     "Config",

@@ -93,7 +93,19 @@ class DetectConfig(Section):
     crop_people: bool = False
     """Whether boxes of the category person are cropped. MegaDetectorLite cannot tell people from animals."""
     frame_size: str | None = None
-    """WIDTHxHEIGHT in pixels for results files without media and without sizes, such as 1920x1080."""
+    """WIDTHxHEIGHT in pixels for results files and MOT ground truth without media and sizes, such as 1920x1080."""
+    mot_fps: float | None = Field(None, gt=0, le=1000)
+    """MOT ground truth as detections: frames a second of its video. The files say nothing of time, so it is needed."""
+    mot_every: int = Field(1, ge=1, le=1_000_000)
+    """MOT ground truth: only every so many-th frame is looked at, which is the detection rate."""
+    mot_jitter: float = Field(0.05, ge=0, le=1)
+    """MOT ground truth: standard deviation of a corner, as a share of the box's width and height."""
+    mot_missed: float = Field(0.1, ge=0, lt=1)
+    """MOT ground truth: share of the boxes that are missed."""
+    mot_false_boxes: float = Field(0.0, ge=0, le=1000)
+    """MOT ground truth: false boxes a frame, on average (Poisson), of sizes that true ones have."""
+    mot_seed: int = Field(0, ge=0)
+    """MOT ground truth: seed of jitter, misses, false boxes and scores."""
     time_zone: str = "UTC"
     """Zone of camera clocks that do not say theirs, as an IANA name such as Africa/Johannesburg."""
     threads: int = Field(1, ge=1, le=64)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from wildray.config.footage import DetectConfig, MineConfig, SimulateConfig
 from wildray.config.learning import AugmentConfig, BackboneConfig, MethodConfig, TrainConfig
-from wildray.config.running import EvalConfig, ScaleConfig, TrackingConfig
+from wildray.config.running import AuditConfig, EvalConfig, ScaleConfig, TrackingConfig
 from wildray.config.section import Section
 from wildray.errors import ConfigError, nearest
 
@@ -27,6 +27,7 @@ class Config(Section):
     method: MethodConfig = MethodConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
+    audit: AuditConfig = AuditConfig()
     scale: ScaleConfig = ScaleConfig()
     tracking: TrackingConfig = TrackingConfig()
 

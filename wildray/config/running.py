@@ -1,12 +1,14 @@
-"""Settings of evaluation, and of where and how large everything runs."""
+"""Settings of evaluation and of the audit, and of where and how large everything runs."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from wildray.config.section import Section
+from wildray.units import Duration
 
 
 class EvalConfig(Section):
@@ -32,6 +34,31 @@ class EvalConfig(Section):
     """Answers per query that are kept for the report."""
     max_skipped: float = Field(0.5, ge=0, le=1)
     """An import of labelled images fails when more than this share of its rows cannot be used."""
+
+
+class AuditConfig(Section):
+    """Which mined pairs a person judges, and what is asked of them."""
+
+    num_pairs: int = Field(50, ge=1, le=2000)
+    """Pairs on the sheet; all there are, where they are fewer."""
+    seed: int = Field(0, ge=0)
+    """Seed of the draw: another seed draws a fresh sheet."""
+    density_edges: tuple[int, ...] = (2, 4)
+    """Boxes in the frame at which a further stratum begins: 1, 2 to 3, 4 and more."""
+    gap_edges: tuple[Duration, ...] = (Duration("1s"), Duration("10s"))
+    """Times between the two frames of a pair at which a further stratum begins."""
+    iou_edges: tuple[float, ...] = (0.35, 0.6)
+    """Overlaps at which a further stratum begins."""
+    target_purity: float = Field(0.9, gt=0, lt=1)
+    """Share of pairs that show one animal which recommended settings are to reach."""
+
+    @field_validator("density_edges", "gap_edges", "iou_edges")
+    @classmethod
+    def _ascending(cls, value: tuple[float | Duration, ...]) -> tuple[float | Duration, ...]:
+        numbers = [edge.seconds if isinstance(edge, Duration) else edge for edge in value]
+        if any(later <= earlier for earlier, later in itertools.pairwise(numbers)) or min(numbers, default=1) <= 0:
+            raise ValueError(f"got {', '.join(map(str, value))}, expected ascending values above 0")
+        return value
 
 
 class ScaleConfig(Section):

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from wildray.config import Config, DetectConfig
 from wildray.errors import DataError, StageError, WildrayError, error_to_bytes, raise_error_bytes
 from wildray.mining.chunks import Row, plan_chunks
 from wildray.mining.dense import SETTINGS, plan_again
-from wildray.mining.detectors import make_detector
+from wildray.mining.detectors import make_detector, mot_results
 from wildray.mining.detectors.results import Results, read_results
 from wildray.mining.detectors.results_file import SCHEME
 from wildray.mining.failures import failures
@@ -65,6 +66,7 @@ class DetectResult:
         num_done: Those looked at, now or earlier.
         num_failed: Those that could not be; their rows in the table media say why.
         num_new: Those looked at for the first time.
+        num_new_frames: Frames looked at by this call.
         num_frames: Frames looked at in the whole collection.
         num_dense_frames: Those of them that the dense pass added.
         num_detections: Boxes in the whole collection.
@@ -76,6 +78,7 @@ class DetectResult:
     num_done: int
     num_failed: int
     num_new: int
+    num_new_frames: int
     num_frames: int
     num_dense_frames: int
     num_detections: int
@@ -90,7 +93,7 @@ def detect(config: Config, store: Store, media: Sequence[str]) -> DetectResult:
         config: ``detect`` and ``scale`` are used.
         store: Where everything is kept.
         media: Files, folders, globs, manifests; or one MegaDetector results file, then the media it speaks of as far
-            as they do not lie beside it.
+            as they do not lie beside it; or MOT ground-truth files, whose boxes are taken as detections.
 
     Returns:
         Counts and the digest of the collection.
@@ -106,7 +109,8 @@ def detect(config: Config, store: Store, media: Sequence[str]) -> DetectResult:
     facts: dict[str, object] = (
         dict(detector.digest_facts) if detector else {"results": results.digest if results else ""}
     )
-    digest = config.detect.digest(extra={"version": DIGEST_VERSION, **facts}, exclude=NOT_IN_DIGEST)
+    unused = NOT_IN_DIGEST | (set() if results is not None and _is_mot(results.path) else mot_results.SETTINGS)
+    digest = config.detect.digest(extra={"version": DIGEST_VERSION, **facts}, exclude=unused)
     collection = store.collection("detections", digest)
     with store.lease(f"detections-{digest}"):
         logger.info(
@@ -118,14 +122,17 @@ def detect(config: Config, store: Store, media: Sequence[str]) -> DetectResult:
         del items  # of millions, they take more memory than all that follows
         _plan(config, collection, new, results)
         del new
+        num_before = sum(record["num_frames"] for record in collection.finished().values())
         finished = _passes(config, collection, results, media_ids)
     num_failed, failed = failures(collection, finished, media_ids, most=MOST_SHOWN)
+    num_frames = sum(record["num_frames"] for record in finished.values())
     result = DetectResult(
         num_media=len(media_ids),
         num_done=len(media_ids) - num_failed,
         num_failed=num_failed,
         num_new=num_new,
-        num_frames=sum(record["num_frames"] for record in finished.values()),
+        num_new_frames=num_frames - num_before,
+        num_frames=num_frames,
         num_dense_frames=sum(record.get("num_dense_frames", 0) for record in finished.values()),
         num_detections=sum(record["num_detections"] for record in finished.values()),
         digest=digest,
@@ -137,15 +144,28 @@ def detect(config: Config, store: Store, media: Sequence[str]) -> DetectResult:
 
 
 def _inputs(config: Config, media: Sequence[str]) -> tuple[Results | None, list[MediaItem]]:
-    files = [name for name in media if name.lower().endswith(".json")]
+    files = [name for name in media if name.lower().endswith((".json", mot_results.SUFFIX))]
     others = [name for name in media if name not in files]
     if not files:
         return None, find_media(others, time_zone=config.detect.time_zone)
-    if len(files) > 1:
+    if len(files) > 1 and not all(map(_is_mot, files)):
         raise StageError(f"Got {len(files)} results files, expected one at a time: {', '.join(files)}.")
+    if others and _is_mot(files[0]):
+        raise StageError(f"{files[0]} is taken without media, of which no crop is made: leave {', '.join(others)} out.")
     at_hand = find_media(others, time_zone=config.detect.time_zone) if others else []
-    results = read_results(files[0], frame_size=config.detect.frame_size)
+    results = _read(tuple(files), config.detect)
     return results, results.items(at_hand)
+
+
+def _is_mot(path: str | Path) -> bool:
+    return str(path).lower().endswith(mot_results.SUFFIX)
+
+
+def _read(paths: tuple[str, ...], config: DetectConfig) -> Results:
+    """Boxes that stand in files: MegaDetector's, or of MOT ground truth."""
+    if _is_mot(paths[0]):
+        return mot_results.read_mot_results(paths, config)
+    return read_results(paths[0], frame_size=config.frame_size)
 
 
 def _plan(config: Config, collection: Collection, new: pa.Table, results: Results | None) -> None:
@@ -192,14 +212,14 @@ def _work(config: Config, collection: Collection, results: Results | None) -> di
     todo = [(chunk, part or "") for chunk, part in collection.parts().items() if chunk not in finished]
     if not todo:
         return finished
-    path = None if results is None else str(results.path)
+    paths = None if results is None else tuple(map(str, results.paths or (results.path,)))
 
     def work(batch: Any) -> Any:
         ((chunk, part),) = zip(batch["chunk"], batch["part"], strict=True)
         try:
             if collection.is_finished(str(chunk)):  # its block has been worked on by a process that died
                 return {"chunk": [chunk], "error": [b""]}
-            _worker(config.detect, collection, path).run(str(chunk), str(part) or None)
+            _worker(config.detect, collection, paths).run(str(chunk), str(part) or None)
         except WildrayError as error:
             return {"chunk": [chunk], "error": [error_to_bytes(error)]}
         return {"chunk": [chunk], "error": [b""]}
@@ -237,11 +257,11 @@ def _log_passes(finished: Mapping[str, Any], *, base_s: float, dense_s: float) -
 
 
 @functools.lru_cache(maxsize=1)
-def _worker(config: DetectConfig, collection: Collection, results_path: str | None) -> ChunkWorker:
+def _worker(config: DetectConfig, collection: Collection, paths: tuple[str, ...] | None) -> ChunkWorker:
     """The detector and decoding process of a Ray worker, kept from one chunk to the next."""
-    results = None if results_path is None else read_results(results_path, frame_size=config.frame_size)
+    results = None if paths is None else _read(paths, config)
     if results is not None and results.digest != collection.settings()["facts"]["results"]:
-        raise DataError(f"{results_path} was changed while it was worked on. Run the same command again.")
+        raise DataError(f"{results.path} was changed while it was worked on. Run the same command again.")
     return ChunkWorker(
         config,
         collection,

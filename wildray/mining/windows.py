@@ -209,11 +209,14 @@ class ChunkWorker:
         """Take over the boxes of a medium that is not at hand: no crops, sizes as far as the results know them."""
         assert self.results is not None
         size = (medium["width_px"], medium["height_px"]) if medium["width_px"] else None
-        for frame_index, time_s, boxes in self.results.frames_at(medium["uri"], frame_size_px=size):
-            boxes = boxes[boxes.score >= self.config.min_score]
-            at = (frame_index, time_s)
-            rows.frames.append(frame_row(medium, *at, num_boxes=len(boxes), infrared=False, sampling_pass=FIRST_PASS))
-            rows.detections.extend(detection_rows(self.collection.digest, medium, at, boxes, size_px=size))
+        purged = medium["media_id"] in rows.uncropped
+        for frame_index, time_s, boxes, colours in self.results.frames_at(medium["uri"], frame_size_px=size):
+            kept, at = np.flatnonzero(boxes.score >= self.config.min_score), (frame_index, time_s)
+            rows.frames.append(frame_row(medium, *at, num_boxes=len(kept), infrared=False, sampling_pass=FIRST_PASS))
+            found = detection_rows(self.collection.digest, medium, at, boxes[kept], size_px=size)
+            for row, place in zip(found, kept.tolist(), strict=True):
+                row["colour"] = None if purged else colours[place]
+            rows.detections.extend(found)
 
 
 @functools.lru_cache(maxsize=1)

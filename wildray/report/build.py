@@ -12,7 +12,6 @@ import logging
 import re
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from wildray import __version__
 from wildray.config import Config
@@ -21,6 +20,7 @@ from wildray.report.evaluation import Evaluation, read_evaluation
 from wildray.report.figures import Chart
 from wildray.report.gather import Findings, gather
 from wildray.report.page import Html, document
+from wildray.report.pictures import write_picture
 from wildray.runlog import RunLog
 from wildray.store import Store
 
@@ -74,7 +74,7 @@ def report(
         f"{found.media.num_rows:,} media, {found.pairs.num_rows:,} pairs, made on {time.strftime('%Y-%m-%d %H:%M')}"
     )
     page = document(title, subtitle, sections, f"wildray {__version__} · store {store.root}")
-    pictures = [_write_picture(store, name, chart) for chart in charts]
+    pictures = [str(write_picture(store, name, chart)) for chart in charts]
     metrics = store.write_text(json.dumps(_metrics(found, evaluation), indent=1), "reports", name, "metrics.json")
     path = store.write_text(page, "reports", f"{name}.html")
     seconds = time.monotonic() - begun
@@ -118,16 +118,6 @@ def _sections(found: Findings, evaluation: Evaluation | None) -> tuple[dict[str,
         *vector_charts,
         *group_charts,
     ]
-
-
-def _write_picture(store: Store, name: str, chart: Chart) -> str:
-    path = store.path("reports", name, f"{chart.name}.png")
-
-    def write(temporary: Path) -> None:
-        temporary.write_bytes(chart.png)
-
-    store.publish(path, write)
-    return str(path)
 
 
 def _metrics(found: Findings, evaluation: Evaluation | None) -> dict[str, float]:

@@ -40,7 +40,9 @@ def tag(kind: str, /, *children: Content | Iterable[Html], **attributes: object)
         if value is not None
     )
     inner = "".join(text(child) for child in children)
-    return Html(f"<{kind}{written}>" if kind in ("img", "br", "meta") else f"<{kind}{written}>{inner}</{kind}>")
+    return Html(
+        f"<{kind}{written}>" if kind in ("img", "br", "meta", "input") else f"<{kind}{written}>{inner}</{kind}>"
+    )
 
 
 def text(child: Content | Iterable[Html]) -> Html:

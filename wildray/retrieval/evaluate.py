@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from wildray.bootstrap import intervals
 from wildray.config import Config
 from wildray.errors import DataError
 from wildray.labelled import Labelled, labelled_digest, open_labelled
 from wildray.learning.labels import check_unseen
 from wildray.learning.run import begun_settings
-from wildray.retrieval.bootstrap import intervals
 from wildray.retrieval.embed import EmbedResult, embed_with, read_embeddings
 from wildray.retrieval.index import VectorIndex
 from wildray.retrieval.metrics import Scores, chance, columns, score

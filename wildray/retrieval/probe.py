@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from wildray.bootstrap import intervals
 from wildray.config import Config
 from wildray.errors import DataError
 from wildray.labelled import open_labelled
-from wildray.retrieval.bootstrap import intervals
 from wildray.retrieval.forward import load_images, unit_vectors
 from wildray.retrieval.metrics import columns, score
 from wildray.retrieval.splits import Protocol, make_protocol

@@ -72,7 +72,7 @@ def prepare(spec: SweepSpec, store: Store, *, workers: int) -> Shared:
     media, data = list(spec.media), spec.data
     if spec.simulate:
         reserve = store.path("sweeps", spec.name, "reserve")
-        timed("simulate", lambda: simulated(config, store, spec.name))
+        timed("simulate", lambda: simulated(config, store, "sweeps", spec.name, "reserve"))
         media = media or [str(reserve / "media")]
         data = data or str(reserve / "labelled" / "metadata.csv")
     if media:
@@ -89,20 +89,20 @@ def prepare(spec: SweepSpec, store: Store, *, workers: int) -> Shared:
     return Shared(parts, digest, facts, seconds)
 
 
-def simulated(config: Config, store: Store, sweep: str) -> None:
-    """Make the sweep's reserve unless it was made with the same settings."""
+def simulated(config: Config, store: Store, *place: str) -> None:
+    """Make a reserve at a place of the store unless it was made with the same settings."""
     if store.is_remote:
         raise ConfigError(
             f"simulate: true makes footage in the store, and {store.root} is no folder: 'wildray simulate OUT', then "
-            "give media: and data: in the sweep file."
+            "name the footage in the file instead."
         )
-    reserve = store.path("sweeps", sweep, "reserve")
+    reserve = store.path(*place)
     settings = config.simulate.model_dump(mode="json")
     record = reserve / "done.json"
     if record.is_file() and json.loads(record.read_text()) == settings:
         return
     simulate(config, reserve)
-    store.write_text(json.dumps(settings), "sweeps", sweep, "reserve", "done.json")
+    store.write_text(json.dumps(settings), *place, "done.json")
 
 
 def tries_supervised(spec: SweepSpec) -> bool:

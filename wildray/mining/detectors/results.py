@@ -39,6 +39,8 @@ class Results:
         detector: What it says of the detector; empty where it says nothing.
         files: What it says of each still and video, by name with forward slashes.
         frame_size_px: Width and height of frames that are not at hand; None where unknown.
+        camera_is_name: Whether a medium's camera is in its name: the folders in it, or else the whole.
+        paths: Where there are several files, all of them.
     """
 
     path: Path
@@ -46,6 +48,8 @@ class Results:
     detector: str
     files: Mapping[str, ListedFile]
     frame_size_px: tuple[int, int] | None = None
+    camera_is_name: bool = False
+    paths: tuple[Path, ...] = ()
 
     def items(self, at_hand: Sequence[MediaItem] = ()) -> list[MediaItem]:
         """The media it speaks of, in its order.
@@ -105,8 +109,8 @@ class Results:
             "kind": "results",
             "camera_id": item.camera_id,
             "fps": listed.frame_rate,
-            "num_frames": None if listed.is_video else 1,
-            "duration_s": None,
+            "num_frames": listed.num_frames if listed.is_video else 1,
+            "duration_s": listed.num_frames / listed.frame_rate if listed.num_frames and listed.frame_rate else None,
             "width_px": width_px,
             "height_px": height_px,
             "num_bytes": None,
@@ -131,15 +135,18 @@ class Results:
 
     def frames_at(
         self, uri: str, *, frame_size_px: tuple[int, int] | None = None
-    ) -> Iterator[tuple[int, float, Boxes]]:
-        """Frame, time in seconds (by its frame rate) and boxes, as ``boxes_of``, of every frame that was looked at."""
+    ) -> Iterator[tuple[int, float, Boxes, list[bytes | None]]]:
+        """Every frame looked at: its number, time in seconds (by its frame rate), and its boxes as ``boxes_of``.
+
+        The last is the colours of each box, 54 bytes, or None where they are not known.
+        """
         listed = self._listed(uri)
         order = np.argsort(listed.frame_number, kind="stable")
         first = np.searchsorted(listed.frame_number[order], listed.frames, side="left")
         after = np.searchsorted(listed.frame_number[order], listed.frames, side="right")
         for frame, begin, end in zip(listed.frames.tolist(), first, after, strict=True):
             time_s = frame / listed.frame_rate if listed.frame_rate is not None else 0.0
-            yield frame, time_s, _scaled(listed, order[begin:end], frame_size_px)
+            yield frame, time_s, _scaled(listed, order[begin:end], frame_size_px), _colours(listed, order[begin:end])
 
     def _listed(self, uri: str) -> ListedFile:
         listed = self.entry(uri)
@@ -166,7 +173,9 @@ class Results:
         beside = self._beside(name)
         path = beside or os.path.normpath(self._folder / name)
         kind = "video" if self.files[name].is_video or kind_of(name) == "video" else "still"
-        camera = camera_of(path, str(self._folder) if beside else os.path.dirname(path))
+        camera = camera_of(path, str(self._folder if beside else PurePath(path).parent))
+        if self.camera_is_name:
+            camera = name.rpartition("/")[0] or name
         uri = beside if beside and os.path.isfile(beside) else f"{SCHEME}{self.digest}/{name}"
         return MediaItem(uri, "video" if kind == "video" else "still", camera)
 
@@ -207,6 +216,13 @@ def read_results(path: str | os.PathLike[str], *, frame_size: str | None = None)
     logger.info("%s: %d media, %d boxes in %.1f s", where, len(files), num_boxes, time.monotonic() - begun)
     size = (int(width), int(height)) if frame_size else None
     return Results(where, digest, detector if isinstance(detector, str) else "", files, size)
+
+
+def _colours(listed: ListedFile, rows: Any) -> list[bytes | None]:
+    if listed.colour is None or listed.has_colour is None:
+        return [None] * len(rows)
+    known = listed.has_colour[rows]
+    return [colour.tobytes() if has else None for colour, has in zip(listed.colour[rows], known, strict=True)]
 
 
 def _scaled(listed: ListedFile, rows: Any, frame_size_px: tuple[int, int] | None) -> Boxes:

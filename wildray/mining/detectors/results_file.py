@@ -44,6 +44,9 @@ class ListedFile:
         xyxy: (N, 4) float32, half-open corners relative to the frame, in [0, 1].
         score: (N,) float32 in [0, 1].
         category: (N,) numpy strings.
+        num_frames: Frames of a video, where that is known.
+        colour: (N, 54) uint8, the colours of each box where somebody described them; None where nobody did.
+        has_colour: (N,) bool, which boxes have colours; None where none has.
     """
 
     file: str
@@ -54,6 +57,9 @@ class ListedFile:
     xyxy: npt.NDArray[np.float32]
     score: npt.NDArray[np.float32]
     category: npt.NDArray[np.str_]
+    num_frames: int | None = None
+    colour: npt.NDArray[np.uint8] | None = None
+    has_colour: npt.NDArray[np.bool_] | None = None
 
     @property
     def is_video(self) -> bool:

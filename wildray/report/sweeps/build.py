@@ -17,6 +17,7 @@ from pathlib import Path
 from wildray import __version__
 from wildray.report.figures import Chart
 from wildray.report.page import Html
+from wildray.report.pictures import write_picture
 from wildray.report.sweeps import against, compared, told
 from wildray.report.sweeps.costs import Cost, cost
 from wildray.report.sweeps.page import document
@@ -61,7 +62,7 @@ def report_sweep(store: Store, name: str) -> SweepPage:
     logger.info("report: sweep %s, %d trials", name, len(sweep.records))
     sections, charts = _sections(sweep)
     folder = f"sweep-{name}"
-    pictures = tuple(_write_picture(store, folder, chart) for chart in charts)
+    pictures = tuple(write_picture(store, folder, chart) for chart in charts)
     metrics = _metrics(sweep)
     metrics_file = store.write_text(json.dumps(metrics, indent=1), "reports", folder, "metrics.json")
     page = document(f"wildray: sweep {name}", _subtitle(sweep), sections, f"wildray {__version__} · store {store.root}")
@@ -116,13 +117,3 @@ def _metrics(sweep: Sweep) -> dict[str, float]:
             if (value := number(figures.get(key))) is not None:
                 metrics[f"{where}_{key}"] = value
     return metrics
-
-
-def _write_picture(store: Store, folder: str, chart: Chart) -> Path:
-    path = store.path("reports", folder, f"{chart.name}.png")
-
-    def write(temporary: Path) -> None:
-        temporary.write_bytes(chart.png)
-
-    store.publish(path, write)
-    return path

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from wildray.report.figures import Chart
 from wildray.report.mined import drawn
@@ -39,7 +40,7 @@ def heat_map(sweep: Sweep) -> Part:
     axes = heat_axes(sweep)
     if axes is None or not sweep.measured:
         return None
-    label = {"row_label": axes[0], "column_label": axes[1]}
+    label: dict[str, Any] = {"row_label": axes[0], "column_label": axes[1]}
     further = [
         name for name in sweep.varying
         if name not in axes and sweep.is_category(name) and len(sweep.values(name)) <= MAX_PANELS

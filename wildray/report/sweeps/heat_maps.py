@@ -1,4 +1,4 @@
-"""Heat maps: mean mAP for each pair of values of two settings, annotated, on one scale of colours.
+"""Heat maps: a figure such as mean mAP for each pair of values of two settings, annotated, on one scale of colours.
 
 In: matrices. Out: ``Chart``. Cells are drawn as rectangles and not as an image, which the page would show blurred; a
 cell of stopped trials alone is a frame with no colour, since its value is of less training.
@@ -32,7 +32,16 @@ MIN_POINTS = 4.5
 """Numbers that would be smaller are left out; colours stay."""
 
 
-def heat_maps(name: str, panels: Sequence[tuple[str, Matrix]], *, row_label: str, column_label: str) -> Chart:
+def heat_maps(
+    name: str,
+    panels: Sequence[tuple[str, Matrix]],
+    *,
+    row_label: str,
+    column_label: str,
+    label: str = "mAP",
+    form: str = "{:.3f}",
+    min_span: float = MIN_SPAN,
+) -> Chart:
     """Matrices side by side, on one scale of colours.
 
     Args:
@@ -40,6 +49,9 @@ def heat_maps(name: str, panels: Sequence[tuple[str, Matrix]], *, row_label: str
         panels: (title, matrix) of each; all of one size.
         row_label: Name of the setting of the rows.
         column_label: That of the columns.
+        label: What the values are.
+        form: How they are written.
+        min_span: Values from one end of the colours to the other, at least.
     """
     num_rows, num_columns = panels[0][1].values.shape
     widest = max(len(row) for row in panels[0][1].rows)
@@ -51,7 +63,7 @@ def heat_maps(name: str, panels: Sequence[tuple[str, Matrix]], *, row_label: str
     # stopped trials would stretch the scale until the finished ones look alike
     found = np.concatenate([matrix.values[np.isfinite(matrix.values) & ~matrix.partial] for _, matrix in panels])
     low, high = (float(found.min()), float(found.max())) if found.size else (0.0, 1.0)
-    spread = max(0.0, MIN_SPAN - (high - low)) / 2
+    spread = max(0.0, min_span - (high - low)) / 2
     scale = ScalarMappable(Normalize(low - spread, high + spread), colormaps["YlGnBu"])
 
     def draw(figure: Figure) -> None:
@@ -59,7 +71,7 @@ def heat_maps(name: str, panels: Sequence[tuple[str, Matrix]], *, row_label: str
         grid = figure.subplots(down, len(ratios), squeeze=False, gridspec_kw={"width_ratios": ratios})
         places = grid[:, :across].ravel()
         for axes, (title, matrix) in zip(places, panels, strict=False):
-            _cells(axes, matrix, scale, cell_inches=cell_inches)
+            _cells(axes, matrix, scale, cell_inches=cell_inches, form=form)
             axes.set(title=figures.shortened(title, 44), xlabel=figures.shortened(column_label, 60))
             if axes in grid[:, 0]:
                 axes.set_ylabel(figures.shortened(row_label, 60))
@@ -67,13 +79,13 @@ def heat_maps(name: str, panels: Sequence[tuple[str, Matrix]], *, row_label: str
             axes.set_visible(False)
         if found.size:
             bar = figure.colorbar(scale, ax=places[: len(panels)].tolist(), pad=0.01, fraction=0.05, aspect=16 * down)
-            bar.set_label("mAP")
+            bar.set_label(label)
             bar.outline.set_visible(False)
 
     return figures.drawn_chart(name, (WIDTH, down * (1.25 + 0.44 * num_rows)), draw)
 
 
-def _cells(axes: Axes, matrix: Matrix, scale: ScalarMappable, *, cell_inches: float) -> None:
+def _cells(axes: Axes, matrix: Matrix, scale: ScalarMappable, *, cell_inches: float, form: str) -> None:
     """A rectangle per value with its number; where trials were stopped, a frame alone."""
     num_rows, num_columns = matrix.values.shape
     points = min(9.0, 13.0 * cell_inches)
@@ -97,7 +109,7 @@ def _cells(axes: Axes, matrix: Matrix, scale: ScalarMappable, *, cell_inches: fl
         on_fill = _DARK if np.dot(fill[:3], (0.3, 0.59, 0.11)) > 0.5 else _LIGHT
         color = _INK if hollow else on_fill
         count, total = int(matrix.counts[row, column]), int(matrix.totals[row, column])
-        worth = f"{value:.3f}{DAGGER if hollow else ''}"
+        worth = f"{form.format(value)}{DAGGER if hollow else ''}"
         axes.text(column, row - 0.12, worth, fontsize=points, color=color, **centred)
         told = f"{count} of {total}" if count < total else f"n = {count}"
         axes.text(column, row + 0.26, told, fontsize=0.72 * points, color=color, **centred)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wildray.retrieval.bootstrap import intervals
+from wildray.bootstrap import intervals
 
 
 def bootstrap(figures, identities, **options):
