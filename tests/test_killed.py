@@ -16,7 +16,8 @@ from wildray.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-DETECT = ["--detect.detector", "motion", "--detect.chunk", "4s", "--scale.workers", "2"]
+DENSE = ["--detect.dense-interval", "0.2s", "--detect.dense-where", "animals"]
+DETECT = ["--detect.detector", "motion", "--detect.chunk", "4s", "--scale.workers", "2", *DENSE]
 MINE = ["--mine.interval", "0.5s", "--mine.remove-static", "false"]
 
 
@@ -73,6 +74,7 @@ def uninterrupted(tmp_path_factory, footage):
     store = tmp_path_factory.mktemp("whole") / "store"
     begun = time.monotonic()
     found = to_the_end("detect", footage, "--store", store, *DETECT)
+    assert found["num_dense_frames"] > 50
     return store, found["digest"], time.monotonic() - begun
 
 

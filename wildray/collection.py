@@ -64,7 +64,14 @@ class Collection:
         record = {"chunks": sorted(chunks), "covers": sorted(covers)}
         self.store.write_text(json.dumps(record), *self._place, f"{min(chunks)}.planned.json")
 
-    def plan_rows(self, parts: Iterable[pa.Table], *, covers: str) -> None:
+    def plan_rows(
+        self,
+        parts: Iterable[pa.Table],
+        *,
+        covers: str,
+        record: str | None = None,
+        note: Mapping[str, object] | None = None,
+    ) -> int:
         """Persist what a set of chunks is to hold, as rows of tables, all of it or nothing.
 
         A file per chunk would make the plan of a large collection as slow to write as it is to carry out.
@@ -72,6 +79,11 @@ class Collection:
         Args:
             parts: Tables with a column ``chunk``; all rows of a chunk stand in one. Each becomes one file.
             covers: The column of what the plan takes care of, which ``covered`` gives back.
+            record: Name of its record, which no other plan has; default the first chunk's.
+            note: What ``notes`` gives back of it; with a note a plan without parts is recorded too.
+
+        Returns:
+            Number of chunks.
         """
         chunks_of: dict[str, list[str]] = {}
         for table in parts:
@@ -79,10 +91,15 @@ class Collection:
             part = f"{min(chunks)}-{uuid.uuid4().hex[:8]}"  # readers may keep a part: no name is given twice
             self.store.write_table(table, *self._place, f"{part}.plans")
             chunks_of[part] = chunks
-        if chunks_of:
-            record = {"parts": chunks_of, "covers_column": covers}
-            first = min(min(chunks) for chunks in chunks_of.values())
-            self.store.write_text(json.dumps(record), *self._place, f"{first}.planned.json")
+        if chunks_of or note is not None:
+            content = {"parts": chunks_of, "covers_column": covers} | ({"note": dict(note)} if note else {})
+            name = record or min(min(chunks) for chunks in chunks_of.values())
+            self.store.write_text(json.dumps(content), *self._place, f"{name}.planned.json")
+        return sum(len(chunks) for chunks in chunks_of.values())
+
+    def notes(self) -> list[Any]:
+        """What was noted with plans."""
+        return [record["note"] for record in self._records(".planned.json").values() if "note" in record]
 
     def done(self, chunk: str, content: Mapping[str, object]) -> None:
         """Record that a chunk is published: the last act of its writer."""

@@ -29,12 +29,14 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 MOTION = {"detect.detector": "motion", "detect.base_interval": "0.5s", "detect.chunk": "6s"}
 
 
-def write_video(path, images, *, fps):
+def write_video(path, images, *, fps, key_every=None):
     """Encode (H, W, 3) u8 RGB images as H.264."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps)
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = "yuv420p"
+        if key_every is not None:
+            stream.gop_size = key_every
         for image in images:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())

@@ -21,6 +21,7 @@ class Reserve:
         self.frame_sequence: list[int] = []
         self.stretch: list[int] = []
         self.time_s: list[float] = []
+        self.dense: set[int] = set()
 
     def sequence(self, time_s: float, num_frames: int, *, camera: int = 0) -> range:
         """Begin a sequence; returns its frames."""
@@ -51,6 +52,7 @@ class Reserve:
             frame_sequence=np.array(self.frame_sequence, dtype=np.int64),
             stretch=np.array(self.stretch, dtype=np.int64),
             time_s=np.array(self.time_s),
+            base=~np.isin(np.arange(len(self.frame_sequence)), list(self.dense)),
         )
         verdict = find_static(scene, config or Config().mine)
         back = np.argsort(order)
@@ -84,6 +86,30 @@ def test_what_stands_in_too_few_frames_is_not_static() -> None:
             reserve.see("sleeper", frame, ROCK, 0.01)
     assert reserve.share("sleeper") == 0
     assert reserve.share("sleeper", Config.load(None, {"mine.static_presence": 0.4}).mine) == 1
+
+
+def reserve_with_a_visitor(num_dense: int) -> Reserve:
+    """A clip in which an animal sleeps for a third; meanwhile more frames are looked at."""
+    reserve = Reserve(jitter=0.0)
+    for step, frame in enumerate(reserve.sequence(0.0, 30 + num_dense)):
+        if step >= 30:
+            reserve.dense.add(frame)
+        if step % 2:
+            reserve.see("rock", frame, ROCK, 0.02)
+        if step < 10 or step >= 30:
+            reserve.see("sleeper", frame, np.array([10.0, 60, 40, 80]), 0.02)
+    return reserve
+
+
+def test_frames_that_were_looked_at_because_of_animals_are_no_evidence() -> None:
+    base, dense = reserve_with_a_visitor(0), reserve_with_a_visitor(50)
+    assert base.share("rock") == dense.share("rock") == 1, "its boxes in the further frames too"
+    assert base.share("sleeper") == dense.share("sleeper") == 0
+    counted = ~np.isin(dense.frame, list(dense.dense))
+    np.testing.assert_array_equal(dense.verdict().static[counted], base.verdict().static)
+    np.testing.assert_array_equal(dense.verdict().presence[counted], base.verdict().presence)
+    dense.dense.clear()
+    assert dense.share("sleeper") == 1, "which it would be if they counted"
 
 
 def test_one_clip_without_motion_proves_nothing() -> None:

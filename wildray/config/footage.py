@@ -69,6 +69,19 @@ class DetectConfig(Section):
     """Time between the frames that are looked at; 0s looks at every frame."""
     sampling: Literal["exact", "keyframe"] = "exact"
     """exact: the frame shown at each time. keyframe: the nearest key frame, several times faster on long clips."""
+    dense_interval: Duration | None = None
+    """Time between the frames of a second pass, over the parts where animals are near each other; 0s looks at every
+    frame there. Default: no second pass. Part of no digest: it adds frames to a collection that is there already, and
+    other settings of it add what they ask for beyond those."""
+    dense_where: Literal["company", "animals"] = "company"
+    """company: the second pass is over parts where two animals or more are near each other. animals: where any is."""
+    dense_near: float = Field(0.5, ge=0, le=100)
+    """Two animals are near where the gap between their boxes is at most this share of the boxes' mean side."""
+    dense_min_score: float = Field(0.25, ge=0, le=1)
+    """Boxes below this score are no reason for a second look."""
+    dense_budget: float = Field(4.0, ge=0)
+    """Most frames that the second pass adds for each second of footage, in the mean over the media of a call (the first
+    pass looks at 2 by default). Where that is not enough the most crowded parts go first."""
     min_score: float = Field(0.1, ge=0, le=1)
     """Boxes below this score are not stored (mine.min_score chooses among the stored)."""
     nms_iou: float = Field(0.45, gt=0, le=1)

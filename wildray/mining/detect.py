@@ -12,11 +12,13 @@ import functools
 import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -26,6 +28,7 @@ from wildray.collection import Collection
 from wildray.config import Config, DetectConfig
 from wildray.errors import DataError, StageError, WildrayError, error_to_bytes, raise_error_bytes
 from wildray.mining.chunks import Row, plan_chunks
+from wildray.mining.dense import SETTINGS, plan_again
 from wildray.mining.detectors import make_detector, mot_results
 from wildray.mining.detectors.results import Results, read_results
 from wildray.mining.detectors.results_file import SCHEME
@@ -42,8 +45,9 @@ from wildray.store import Store
 
 logger = logging.getLogger(__name__)
 
-NOT_IN_DIGEST = {"decode_timeout", "decode_memory_mb", "max_file_gb", "max_failed", "chunk"}
-"""Settings that decide whether a file can be looked at, not what is seen in it."""
+NOT_IN_DIGEST = {"decode_timeout", "decode_memory_mb", "max_file_gb", "max_failed", "chunk", *SETTINGS}
+"""Settings that decide whether a file can be looked at, not what is seen in it; and those of the dense pass, which adds
+frames to those that are there."""
 DIGEST_VERSION = 2
 """Raised when the code finds other boxes, frames or crops than before from equal settings."""
 MOST_BLOCKS = 1_024
@@ -64,6 +68,7 @@ class DetectResult:
         num_new: Those looked at for the first time.
         num_new_frames: Frames looked at by this call.
         num_frames: Frames looked at in the whole collection.
+        num_dense_frames: Those of them that the dense pass added.
         num_detections: Boxes in the whole collection.
         digest: Name of the collection: detector and sampling.
         seconds: Wall-clock time.
@@ -75,6 +80,7 @@ class DetectResult:
     num_new: int
     num_new_frames: int
     num_frames: int
+    num_dense_frames: int
     num_detections: int
     digest: str
     seconds: float
@@ -117,7 +123,7 @@ def detect(config: Config, store: Store, media: Sequence[str]) -> DetectResult:
         _plan(config, collection, new, results)
         del new
         num_before = sum(record["num_frames"] for record in collection.finished().values())
-        finished = _work(config, collection, results)
+        finished = _passes(config, collection, results, media_ids)
     num_failed, failed = failures(collection, finished, media_ids, most=MOST_SHOWN)
     num_frames = sum(record["num_frames"] for record in finished.values())
     result = DetectResult(
@@ -127,6 +133,7 @@ def detect(config: Config, store: Store, media: Sequence[str]) -> DetectResult:
         num_new=num_new,
         num_new_frames=num_frames - num_before,
         num_frames=num_frames,
+        num_dense_frames=sum(record.get("num_dense_frames", 0) for record in finished.values()),
         num_detections=sum(record["num_detections"] for record in finished.values()),
         digest=digest,
         seconds=time.monotonic() - begun,
@@ -184,6 +191,21 @@ def _joined(tables: list[pa.Table]) -> pa.Table:
     return table
 
 
+def _passes(
+    config: Config, collection: Collection, results: Results | None, media_ids: npt.NDArray[np.bytes_]
+) -> dict[str, Any]:
+    """Do what is planned, then plan and do the dense pass; returns the records of all finished chunks."""
+    begun = time.monotonic()
+    finished = _work(config, collection, results)
+    if config.detect.dense_interval is None or results is not None:  # a results file says nothing of other frames
+        return finished
+    base_s = time.monotonic() - begun
+    if plan_again(config.detect, collection, finished, media_ids):
+        finished = _work(config, collection, results)
+    _log_passes(finished, base_s=base_s, dense_s=time.monotonic() - begun - base_s)
+    return finished
+
+
 def _work(config: Config, collection: Collection, results: Results | None) -> dict[str, Any]:
     """Do the planned chunks that are not done; returns the records of all that are then."""
     finished = collection.finished()
@@ -218,6 +240,20 @@ def _work(config: Config, collection: Collection, results: Results | None) -> di
         raise_error_bytes(record["error"])
         logger.debug("chunk %s", record["chunk"])
     return collection.finished()
+
+
+def _log_passes(finished: Mapping[str, Any], *, base_s: float, dense_s: float) -> None:
+    """Say what the passes of a collection came to, and of which media there was no second look."""
+    again = [record for record in finished.values() if "again" in record]
+    base = [record for record in finished.values() if "again" not in record]
+    for name, records, seconds in (("base", base, base_s), ("dense", again, dense_s)):
+        decoded = sum(record.get("num_decoded", record["num_frames"]) for record in records)
+        detected, boxes = (sum(record[key] for record in records) for key in ("num_frames", "num_detections"))
+        text = "detect: %s pass: %d frames decoded, %d detected, %d boxes; %.1f s in this call"
+        logger.info(text, name, decoded, detected, boxes, seconds)
+    missed = {media_id for record in again for media_id in record["not_again"]}
+    if missed:
+        logger.warning("detect: %d media could not be looked at a second time: %s", len(missed), min(missed))
 
 
 @functools.lru_cache(maxsize=1)

@@ -208,12 +208,17 @@ def _shards(config: MineConfig, source: Collection, finished: Mapping[str, Any])
     parts: list[pa.Table] = []
     weight: dict[str, float] = {}
     chunks_of: dict[str, list[str]] = {}
+    denser = _denser(finished)
     for chunk, record in finished.items():
+        if "again" in record:
+            continue
         part = source.read("media", MEDIA, columns=MEDIA_COLUMNS, chunks=[chunk])
         parts.append(part)
-        share = (record["num_detections"] + record["num_frames"]) / max(part.num_rows, 1)
+        own = [chunk, *denser.get(chunk, ())]
+        num_rows = sum(finished[name]["num_detections"] + finished[name]["num_frames"] for name in own)
+        share = num_rows / max(part.num_rows, 1)
         for media_id in part["media_id"].to_pylist():
-            chunks_of.setdefault(media_id, []).append(chunk)
+            chunks_of.setdefault(media_id, []).extend(own)
             weight[media_id] = weight.get(media_id, 0.0) + share
     sequences = assign_sequences(pa.concat_tables(parts), gap_s=sequence_gap_s(config))
     media_ids = sequences["media_id"].to_pylist()
@@ -228,6 +233,15 @@ def _shards(config: MineConfig, source: Collection, finished: Mapping[str, Any])
             writer.write_table(part)
         shards[name] = {"shard": name, "chunks": chunks, "sequences": sink.getvalue().to_pybytes()}
     return shards
+
+
+def _denser(finished: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The chunks of the dense pass by the chunk of the base pass whose media they look at again."""
+    found: dict[str, list[str]] = {}
+    for chunk, record in finished.items():
+        if "again" in record:
+            found.setdefault(record["again"], []).append(chunk)
+    return found
 
 
 def _cuts(stretch: npt.NDArray[np.int64], total: npt.NDArray[np.float64]) -> list[tuple[int, int]]:

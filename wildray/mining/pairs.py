@@ -109,6 +109,7 @@ def _scene(
         frame_sequence=renumbered[looked.sequence],
         stretch=stretch,
         time_s=time_s,
+        base=looked.base,
     )
 
 

@@ -75,6 +75,8 @@ class Scene:
         frame_sequence: (F,) int64 sequence of each frame looked at, ascending; every sequence has frames.
         stretch: (S,) int64 stretch of each sequence, ascending.
         time_s: (S,) float64 time of its begin, NaN without a clock; ascending within a stretch, NaN first.
+        base: (F,) whether the frame counts as evidence; default all. Where animals are, there may be further frames:
+            to count them would make a place that is taken then look as if it were taken most of the time.
     """
 
     xyxy: Float32
@@ -83,6 +85,16 @@ class Scene:
     frame_sequence: Int64
     stretch: Int64
     time_s: npt.NDArray[np.float64]
+    base: Bool | None = None
+
+    def counted(self) -> Scene:
+        """The boxes of the frames that count, and those frames alone."""
+        if self.base is None or self.base.all():
+            return self
+        keep = self.base[self.frame]
+        frame = (np.cumsum(self.base) - 1)[self.frame[keep]]
+        frame_sequence = self.frame_sequence[self.base]
+        return Scene(self.xyxy[:, keep], self.motion[keep], frame, frame_sequence, self.stretch, self.time_s)
 
 
 @dataclass(frozen=True)
@@ -91,8 +103,8 @@ class Verdict:
 
     Attributes:
         static: (N,) bool.
-        presence: (N,) float32, share of its sequence's frames looked at in which a box stood at its place; a box of
-            no place has the share of its own frame.
+        presence: (N,) float32, share of its sequence's frames (those that count) in which a box stood at its place; a
+            box of no place has the share of its own frame.
         motion: (N,) float32, median change inside the boxes of its place in its sequence; NaN unknown.
     """
 
@@ -108,56 +120,58 @@ def find_static(scene: Scene, config: MineConfig) -> Verdict:
         scene: The boxes, of any score.
         config: ``static_iou``, ``static_presence``, ``static_motion``, ``static_span``.
     """
-    num_frames = np.bincount(scene.frame_sequence, minlength=len(scene.stretch))
-    sequence = scene.frame_sequence[scene.frame]
+    counted = scene.counted()
+    num_frames = np.maximum(np.bincount(counted.frame_sequence, minlength=len(scene.stretch)), 1)
     spots = find_places(
-        scene.xyxy,
-        sequence,
-        scene.frame,
+        counted.xyxy,
+        counted.frame_sequence[counted.frame],
+        counted.frame,
         num_frames,
         iou=config.static_iou,
         num_probes=NUM_PROBES,
         share=config.static_presence / 2,
     )
-    stretch = scene.stretch[spots.group]
-    num_sequences = np.bincount(scene.stretch)
     haunts = find_places(
         spots.xyxy,
-        stretch,
+        scene.stretch[spots.group],
         spots.group,
-        num_sequences,
+        np.bincount(scene.stretch),
         iou=max(config.static_iou, RECURRING_IOU),
         num_probes=NUM_SEQUENCE_PROBES,
         share=0.0,
     )
-    known = np.isfinite(scene.motion[spots.member_row])
-    change = group_medians(scene.motion[spots.member_row[known]], spots.member_place[known], len(spots.group)).astype(
-        np.float32
-    )
+    known = np.isfinite(counted.motion[spots.member_row])
+    moved = counted.motion[spots.member_row[known]]
+    change = group_medians(moved, spots.member_place[known], len(spots.group)).astype(np.float32)
     still = (
         (spots.presence >= config.static_presence)
         & (num_frames[spots.group] >= MIN_FRAMES)
         & (change <= config.static_motion)
     )
-    recurring, kept, kept_stretch = _recurring(haunts, spots, scene, config)
+    places, first, last = _recurring(haunts, spots, counted, config)
     asked = np.flatnonzero(still)
-    hidden = _within(spots.xyxy[:, asked], scene.stretch[spots.group[asked]], kept, kept_stretch)
-    still[asked] = hidden | ~_visited(spots, asked, scene, config)
+    hidden = _within(spots.xyxy[:, asked], scene.stretch[spots.group[asked]], places, scene.stretch[first])
+    still[asked] = hidden | ~_visited(spots, asked, counted, config)
+    sequence = scene.frame_sequence[scene.frame]
+    place, row = spots.member_place, spots.member_row
+    if counted is not scene:
+        starts = np.searchsorted(sequence, np.arange(len(scene.stretch) + 1)).astype(np.int64)
+        place, row = around(spots.xyxy, spots.group, scene.xyxy, starts, config.static_iou)
     static = np.zeros(len(sequence), dtype=bool)
-    static[spots.member_row[still[spots.member_place]]] = True
-    static[recurring] = True
+    static[row[still[place]]] = True
+    static[_at_places(places, first, last, scene, config)] = True
     presence = (1.0 / num_frames[sequence]).astype(np.float32)
-    np.maximum.at(presence, spots.member_row, spots.presence[spots.member_place].astype(np.float32))
+    np.maximum.at(presence, row, spots.presence[place].astype(np.float32))
     motion = scene.motion.copy()
-    motion[spots.member_row] = change[spots.member_place]
+    motion[row] = change[place]
     return Verdict(static, presence, motion)
 
 
-def _recurring(haunts: Places, spots: Places, scene: Scene, config: MineConfig) -> tuple[Int64, Float32, Int64]:
-    """Rows of the boxes at places that are taken in most of what a camera recorded over ``static_span`` or longer.
+def _recurring(haunts: Places, spots: Places, scene: Scene, config: MineConfig) -> tuple[Float32, Int64, Int64]:
+    """Places that are taken in most of what a camera recorded over ``static_span`` or longer.
 
     Returns:
-        The rows, (4, K) corners of the places, and (K,) their stretches.
+        (4, K) corners of the places, and (K,) the first and the last sequence in which each is taken.
     """
     presence = spots.presence[haunts.member_row]
     order = np.lexsort((-presence, spots.group[haunts.member_row], haunts.member_place))
@@ -182,8 +196,7 @@ def _recurring(haunts: Places, spots: Places, scene: Scene, config: MineConfig) 
     deviations = np.where(clocked, 1.0, 1.5)
     most = np.minimum((weighed + deviations * np.sqrt(weighed)) / 2, NEARLY_ALL * weighed)
     chosen = long & (evidence >= most - ROUNDING)
-    rows = _at_places(haunts.xyxy[:, some], first, last, chosen, scene, config)
-    return rows, haunts.xyxy[:, some[chosen]], scene.stretch[first[chosen]]
+    return haunts.xyxy[:, some[chosen]], first[chosen], last[chosen]
 
 
 def _within(xyxy: Float32, stretch: Int64, places: Float32, place_stretch: Int64) -> Bool:
@@ -198,15 +211,14 @@ def _within(xyxy: Float32, stretch: Int64, places: Float32, place_stretch: Int64
     return within
 
 
-def _at_places(xyxy: Float32, first: Int64, last: Int64, chosen: Bool, scene: Scene, config: MineConfig) -> Int64:
-    """Rows of the boxes of the sequences ``first`` to ``last`` that stand at the ``chosen`` ones of some places."""
+def _at_places(places: Float32, first: Int64, last: Int64, scene: Scene, config: MineConfig) -> Int64:
+    """Rows of the boxes of the sequences ``first`` to ``last`` that stand at some places."""
     starts = np.searchsorted(scene.frame_sequence[scene.frame], np.arange(len(scene.stretch) + 1))
-    begin, end = starts[first[chosen]], starts[last[chosen] + 1]
-    medians = xyxy[:, chosen]
+    begin, end = starts[first], starts[last + 1]
     rows = [np.zeros(0, dtype=np.int64)]
     own, one = np.arange(len(begin)), np.ones(len(begin), dtype=np.int64)
     for _, place, row in crossings(own, one, begin, end - begin):
-        rows.append(row[aligned_iou(medians[:, place], scene.xyxy[:, row]) >= config.static_iou])
+        rows.append(row[aligned_iou(places[:, place], scene.xyxy[:, row]) >= config.static_iou])
     return np.concatenate(rows)
 
 

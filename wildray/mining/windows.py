@@ -1,8 +1,8 @@
 """One chunk of detection, done in one process: frames in, rows and crops out.
 
-In: a chunk's plan (media and their windows), a source of frames, a detector. Out: the tables media, frames and
-detections, and packs of crops, published whole. Pixels live only between decoding and cropping: of each frame a grey
-thumbnail is kept until its window ends, for the evidence of motion, of some a small colour picture, for the
+In: a chunk's plan (media, and what is looked at of them), a source of frames, a detector. Out: the tables media,
+frames and detections, and packs of crops, published whole. Pixels live only between decoding and cropping: of each
+frame a grey thumbnail is kept until its look ends, for the evidence of motion, of some a small colour picture, for the
 background, and of boxes the encoded crops. The alternative, a row with pixels per frame between separate processes,
 moves gigabytes to save nothing: decoding already runs in a process of its own.
 """
@@ -11,71 +11,35 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from wildray.collection import Collection
 from wildray.config import DetectConfig
-from wildray.errors import MediaError, StageError
+from wildray.errors import MediaError
 from wildray.mining.background import CROP_PX, Background
 from wildray.mining.boxes import Boxes
-from wildray.mining.chunks import Row, from_json, windows
+from wildray.mining.chunks import Row, from_json
 from wildray.mining.colour import colour_signature
 from wildray.mining.detectors import Detector
-from wildray.mining.detectors.clip import ClipModel, thumbnail
 from wildray.mining.detectors.motion import MotionDetector
 from wildray.mining.detectors.results import Results
+from wildray.mining.found import Found, detection_rows, frame_row
+from wildray.mining.looks import FIRST_PASS, Look, looks
 from wildray.mining.purge import purged_media
 from wildray.mining.sandbox import FrameSource
+from wildray.mining.thumbnails import Thumbnails
 from wildray.mining.video import Frame, Report
 from wildray.packs import PackWriter, crop_image, decode_jpeg, encode_jpeg
-from wildray.schema import DETECTIONS, FRAMES, MEDIA, detection_ids
 
 logger = logging.getLogger(__name__)
 
 PERSON = "person"
-FIRST_PASS = 0
-"""``sampling_pass`` of frames at the base interval."""
-
-
-@dataclass
-class _Rows:
-    """What a chunk has come to so far."""
-
-    uncropped: set[str]  # media whose crops were purged: they get none, and no colours
-    media: list[Row] = field(default_factory=list)
-    frames: list[Row] = field(default_factory=list)
-    detections: list[Row] = field(default_factory=list)
-
-
-class _Clip:
-    """The thumbnails of a window, and what they say about change once all are there."""
-
-    def __init__(self) -> None:
-        self._thumbnails: list[npt.NDArray[np.uint8]] = []
-        self._size_px = (1, 1)
-        self._model: ClipModel | None = None
-
-    def add(self, frame: Frame) -> None:
-        small = thumbnail(frame.image)
-        if not self._thumbnails:
-            self._size_px = (frame.image.shape[1], frame.image.shape[0])
-        elif small.shape != self._thumbnails[0].shape:  # a stream may change its size on the way
-            height, width = self._thumbnails[0].shape
-            small = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        self._thumbnails.append(small)
-
-    def model(self) -> ClipModel:
-        if self._model is None:
-            self._model = ClipModel(self._thumbnails, width_px=self._size_px[0], height_px=self._size_px[1])
-        return self._model
 
 
 @dataclass(frozen=True)
@@ -105,31 +69,24 @@ class ChunkWorker:
 
         Raises:
             StageError: Two boxes got one id (a probability of 2^-64 per pair).
-            StoreError: The store cannot be written.
+            StoreError: The store cannot be read or written.
         """
-        rows = _Rows(uncropped=purged_media(self.collection.store))
+        rows = Found(uncropped=purged_media(self.collection.store))
         packs = PackWriter(self.collection.store, ("crops", self.collection.digest), chunk)
+        again: str | None = None
         for medium in self._planned(chunk, part):
+            again = medium.get("again")
             if self.results is not None and medium["kind"] == "results":
                 self._adopt(medium, rows)
             else:
-                self._medium(medium, windows(medium, self.config.window.seconds), rows, packs)
-            rows.media.append(medium)
+                self._medium(medium, rows, packs)
+            if again is None:  # else the row stands in the base pass's chunk
+                rows.media.append(medium)
         names = packs.close()
-        ids = [row["detection_id"] for row in rows.detections]
-        if len(set(ids)) < len(ids):
-            raise StageError(f"Two boxes of chunk {chunk} have one id. Change any setting of detect by a little.")
-        self.collection.write("media", chunk, pa.Table.from_pylist(rows.media, schema=MEDIA))
-        self.collection.write("frames", chunk, pa.Table.from_pylist(rows.frames, schema=FRAMES))
-        self.collection.write("detections", chunk, pa.Table.from_pylist(rows.detections, schema=DETECTIONS))
-        record = {
-            "num_media": len(rows.media),
-            "failed": [row["media_id"] for row in rows.media if row["status"] != "done"],
-            "cameras": sorted({row["camera_id"] for row in rows.media}),
-            "num_frames": len(rows.frames),
-            "num_detections": len(rows.detections),
-            "packs": names,
-        }
+        rows.write(self.collection, chunk)
+        record = {**rows.record(), "packs": names}
+        if again is not None:
+            record |= {"again": again, "num_dense_frames": len(rows.frames), "not_again": sorted(rows.failed)}
         self.collection.done(chunk, record)
         return record
 
@@ -141,74 +98,92 @@ class ChunkWorker:
         rows: list[Row] = plan.filter(pc.equal(plan["chunk"], chunk)).drop_columns(["chunk"]).to_pylist()
         return rows
 
-    def _medium(
-        self, medium: Row, windows: Iterable[tuple[float, float | None]], rows: _Rows, packs: PackWriter
-    ) -> None:
+    def _medium(self, medium: Row, rows: Found, packs: PackWriter) -> None:
         """Look at one file; what goes wrong with it becomes its status."""
         try:
-            for start_s, stop_s in windows:
-                self._window(medium, start_s, stop_s, rows, packs)
+            for look in looks(medium, self.config, self.collection):
+                self._look(medium, look, rows, packs)
         except MediaError as error:
             medium["status"], medium["error"] = error.status, str(error)
             logger.warning("%s", error)
+        if medium["status"] != "done":
+            rows.failed.add(medium["media_id"])
 
-    def _frames(self, medium: Row, start_s: float, stop_s: float | None) -> Iterator[Frame]:
+    def _frames(self, medium: Row, look: Look, rows: Found) -> Iterator[Frame]:
         listed = self.results.frames_of(medium["uri"]) if self.results is not None else None
-        return self.source.decode(
-            medium["uri"],
-            medium["kind"],
-            interval_s=self.config.base_interval.seconds,
-            sampling=self.config.sampling,
-            start_s=start_s,
-            stop_s=stop_s,
-            frame_indices=listed,
-        )
+        for start_s, stop_s in look.spans:
+            for frame in self.source.decode(
+                medium["uri"],
+                medium["kind"],
+                interval_s=look.interval_s,
+                sampling=look.sampling,
+                start_s=start_s,
+                stop_s=stop_s,
+                frame_indices=listed,
+            ):
+                rows.num_decoded += 1
+                yield frame
 
-    def _window(self, medium: Row, start_s: float, stop_s: float | None, rows: _Rows, packs: PackWriter) -> None:
-        clip = None
-        if isinstance(self.detector, MotionDetector):  # a first pass, for thumbnails only
-            clip = _Clip()
-            for frame in self._frames(medium, start_s, stop_s):
-                clip.add(frame)
-        seen = _Clip()
-        background = Background()
+    def _references(self, medium: Row, look: Look, rows: Found) -> Iterator[Frame]:
+        if look.references:
+            for frame in self.source.decode(medium["uri"], medium["kind"], frame_indices=list(look.references)):
+                rows.num_decoded += 1
+                yield frame
+
+    def _look(self, medium: Row, look: Look, rows: Found, packs: PackWriter) -> None:
+        small, background = Thumbnails(), Background()
+        for frame in self._references(medium, look, rows):
+            small.add(frame)
+            background.add(frame.image, look.references[frame.frame_index])
+        alone = not look.references
+        by_motion = isinstance(self.detector, MotionDetector)
+        if by_motion:  # a first time, for thumbnails only
+            for frame in self._frames(medium, look, rows):
+                small.add(frame, reference=alone or frame.frame_index in look.references)
         crops: list[tuple[Row, bytes]] = []  # wait for the background
-        found: list[tuple[int, int, Boxes]] = []  # number of the frame in the window, first row of its boxes, boxes
+        found: list[tuple[int, int, Boxes]] = []  # number of the frame, first row of its boxes, boxes
         try:
-            for number, frame in enumerate(self._frames(medium, start_s, stop_s)):
-                boxes = self._boxes(medium, frame, clip.model() if clip else None, number)
-                found.append((number, len(rows.detections), boxes))
-                seen.add(frame)
-                background.add(frame.image, boxes.xyxy_px)
-                crops += self._keep(medium, frame, boxes, rows)
+            for frame in self._frames(medium, look, rows):
+                if not by_motion:
+                    small.add(frame, reference=alone or frame.frame_index in look.references)
+                if frame.frame_index in look.seen:
+                    continue
+                boxes = self._boxes(medium, frame, small)
+                found.append((frame.frame_index, len(rows.detections), boxes))
+                if alone:
+                    background.add(frame.image, boxes.xyxy_px)
+                crops += self._keep(medium, frame, boxes, rows, look.sampling_pass)
         finally:  # what was seen of a file before it broke is kept
             self._pack(crops, background, packs)
-        if self.source.report is not None:
+        if self.source.report is not None and look.sampling_pass == FIRST_PASS:
             _note(medium, self.source.report)
-        model = (clip or seen).model()
-        for number, first, boxes in found:
-            motion = model.motion(number, boxes.xyxy_px)
+        if found:
+            model = small.model()
+        for index, first, boxes in found:
+            motion = model.motion(small.place(index), boxes.xyxy_px)
             for row, value in zip(rows.detections[first : first + len(boxes)], motion, strict=True):
                 row["motion"] = None if np.isnan(value) else float(value)
 
-    def _boxes(self, medium: Row, frame: Frame, clip: ClipModel | None, number: int) -> Boxes:
+    def _boxes(self, medium: Row, frame: Frame, small: Thumbnails) -> Boxes:
         height_px, width_px = frame.image.shape[:2]
         if self.results is not None:
             boxes = self.results.boxes_of(medium["uri"], frame.frame_index, frame_size_px=(width_px, height_px))
         elif isinstance(self.detector, MotionDetector):
-            assert clip is not None
-            boxes = self.detector.boxes(clip, number)
+            boxes = self.detector.boxes(small.model(), small.place(frame.frame_index))
         else:
             assert self.detector is not None
             boxes = self.detector.detect([frame.image])[0]
         return boxes[boxes.score >= self.config.min_score]
 
-    def _keep(self, medium: Row, frame: Frame, boxes: Boxes, rows: _Rows) -> list[tuple[Row, bytes]]:
+    def _keep(
+        self, medium: Row, frame: Frame, boxes: Boxes, rows: Found, sampling_pass: int
+    ) -> list[tuple[Row, bytes]]:
         """Note a frame and its boxes; returns the rows that have a crop, with its JPEG."""
         crops = []
-        rows.frames.append(_frame_row(medium, frame.frame_index, frame.time_s, len(boxes), infrared=frame.infrared))
-        height_px, width_px = frame.image.shape[:2]
-        for row in self._detection_rows(medium, frame.frame_index, frame.time_s, boxes, (width_px, height_px)):
+        at, infrared = (frame.frame_index, frame.time_s), frame.infrared
+        rows.frames.append(frame_row(medium, *at, num_boxes=len(boxes), infrared=infrared, sampling_pass=sampling_pass))
+        size_px = (frame.image.shape[1], frame.image.shape[0])
+        for row in detection_rows(self.collection.digest, medium, at, boxes, size_px=size_px):
             corners = (row["x1_px"], row["y1_px"], row["x2_px"], row["y2_px"])
             purged = medium["media_id"] in rows.uncropped
             if not purged:
@@ -230,61 +205,24 @@ class ChunkWorker:
             )
             row["crop_pack"], row["crop_row"] = packs.add(row["detection_id"], jpeg, behind)
 
-    def _adopt(self, medium: Row, rows: _Rows) -> None:
+    def _adopt(self, medium: Row, rows: Found) -> None:
         """Take over the boxes of a medium that is not at hand: no crops, sizes as far as the results know them."""
         assert self.results is not None
         size = (medium["width_px"], medium["height_px"]) if medium["width_px"] else None
         purged = medium["media_id"] in rows.uncropped
         for frame_index, time_s, boxes, colours in self.results.frames_at(medium["uri"], frame_size_px=size):
-            kept = np.flatnonzero(boxes.score >= self.config.min_score)
-            rows.frames.append(_frame_row(medium, frame_index, time_s, len(kept), infrared=False))
-            found = self._detection_rows(medium, frame_index, time_s, boxes[kept], size)
+            kept, at = np.flatnonzero(boxes.score >= self.config.min_score), (frame_index, time_s)
+            rows.frames.append(frame_row(medium, *at, num_boxes=len(kept), infrared=False, sampling_pass=FIRST_PASS))
+            found = detection_rows(self.collection.digest, medium, at, boxes[kept], size_px=size)
             for row, place in zip(found, kept.tolist(), strict=True):
                 row["colour"] = None if purged else colours[place]
             rows.detections.extend(found)
-
-    def _detection_rows(
-        self, medium: Mapping[str, Any], frame_index: int, time_s: float, boxes: Boxes, size: tuple[int, int] | None
-    ) -> list[Row]:
-        indices = np.full(len(boxes), frame_index)
-        ids = detection_ids(medium["media_id"], self.collection.digest, indices, np.arange(len(boxes)))
-        return [
-            {
-                "detection_id": int(ids[ordinal]),
-                "media_id": medium["media_id"],
-                "camera_id": medium["camera_id"],
-                "frame_index": frame_index,
-                "time_s": time_s,
-                "captured_at": medium["captured_at"],
-                "width_px": size[0] if size else None,
-                "height_px": size[1] if size else None,
-                **dict(zip(("x1_px", "y1_px", "x2_px", "y2_px"), boxes.xyxy_px[ordinal].tolist(), strict=True)),
-                "score": float(boxes.score[ordinal]),
-                "category": str(boxes.category[ordinal]),
-                "motion": None,
-                "colour": None,
-                "crop_pack": None,
-                "crop_row": None,
-            }
-            for ordinal in range(len(boxes))
-        ]
 
 
 @functools.lru_cache(maxsize=1)
 def _part(collection: Collection, part: str) -> pa.Table:
     """A part of a plan, kept from one chunk to the next. It never changes once it is recorded."""
     return collection.plan_part(part)
-
-
-def _frame_row(medium: Mapping[str, Any], index: int, time_s: float, num_boxes: int, *, infrared: bool) -> Row:
-    return {
-        "media_id": medium["media_id"],
-        "frame_index": index,
-        "time_s": time_s,
-        "sampling_pass": FIRST_PASS,
-        "num_boxes": num_boxes,
-        "infrared": infrared,
-    }
 
 
 def _note(medium: Row, report: Report) -> None:

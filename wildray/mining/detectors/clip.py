@@ -70,25 +70,36 @@ class ClipModel:
         thumbnails: Of the frames that were looked at, in order, from ``thumbnail``; all of one size.
         width_px: Width of the original frames, in whose pixels boxes are.
         height_px: Their height.
+        references: Places of the thumbnails that say what the window looks like, ascending; default all. Frames that
+            were looked at because an animal stands there would take it for scenery.
     """
 
-    def __init__(self, thumbnails: Sequence[Thumbnail], *, width_px: int, height_px: int) -> None:
+    def __init__(
+        self,
+        thumbnails: Sequence[Thumbnail],
+        *,
+        width_px: int,
+        height_px: int,
+        references: Sequence[int] | None = None,
+    ) -> None:
         self.width_px, self.height_px = width_px, height_px
         self.num_frames = len(thumbnails)
+        typical = np.arange(self.num_frames) if references is None else np.asarray(references, dtype=np.intp)
+        self._num_references = len(typical)
         if not self.usable:
             return
         frames = np.stack(thumbnails)
-        chosen = _spread(self.num_frames, MAX_REFERENCES)
+        chosen = typical[_spread(len(typical), MAX_REFERENCES)]
         median = np.median(frames[chosen], axis=0)
         self._frames = np.stack([_at_brightness(frame, median) for frame in frames])
         self._references = {int(i): self._frames[i] for i in chosen}
-        self._threshold = _threshold(self._frames)
+        self._threshold = _threshold(self._frames[typical])
         self._recent = functools.lru_cache(maxsize=4)(self._compare)
 
     @property
     def usable(self) -> bool:
         """Whether there are frames enough to say what changes."""
-        return self.num_frames >= MIN_FRAMES
+        return self._num_references >= MIN_FRAMES
 
     @property
     def shape(self) -> tuple[int, int]:
