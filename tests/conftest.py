@@ -23,6 +23,16 @@ def ray_session():
 
 
 @pytest.fixture(scope="module")
+def ray_connected():
+    """A Ray on this machine for a module of tests, connected as the commands are, and stopped after it."""
+    import ray
+
+    connect(None)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
 def ray_here(request):
     """A Ray of two CPUs for a module of tests, whose workers know the module's own functions."""
     import ray

@@ -199,12 +199,7 @@ def test_time_is_needed(tmp_path: Path) -> None:
         read_mot_results([write(tmp_path)], DetectConfig())
 
 
-@pytest.fixture(scope="module")
-def _ray(ray_session: None) -> None:
-    """Detect runs on Ray."""
-
-
-@pytest.mark.usefixtures("_ray")
+@pytest.mark.usefixtures("ray_connected")
 def test_detect_takes_it_and_its_digest_covers_every_setting(tmp_path: Path) -> None:
     path = write(tmp_path)
     save_colours(tmp_path)

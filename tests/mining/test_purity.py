@@ -181,7 +181,7 @@ def truth_of(clips: list[Clip], *, swap_from: int = 99) -> Truth:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Store:
+def store(tmp_path_factory: pytest.TempPathFactory, ray_connected: None) -> Store:
     clips = [walk("a", 0.0), walk("b", 0.0)]
     for clip in clips:
         for boxes in clip.boxes:
@@ -240,7 +240,7 @@ def test_a_pair_of_boxes_that_are_not_there() -> None:
     ],
 )
 def test_purity_on_real_tracks_is_as_measured_before(
-    real_data: Path, tmp_path: Path, ray_session: None, name: str, interval: str, linker: str, share: float
+    real_data: Path, tmp_path: Path, ray_connected: None, name: str, interval: str, linker: str, share: float
 ) -> None:
     """Measured once by a plain script, from boxes with the same jitter and misses but other random numbers."""
     file = real_data / "tracks" / f"{name}_gt_mot.txt"

@@ -57,7 +57,7 @@ def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "store", create=True)
 
 
-@pytest.mark.usefixtures("ray_session")
+@pytest.mark.usefixtures("ray_connected")
 def test_every_pair_set_is_mined_once_and_a_study_that_was_killed_goes_on(grid_file: Path, store: Store) -> None:
     grid = PairGrid.load(grid_file)
     collections = prepare(grid, store, workers=1)
@@ -78,7 +78,7 @@ def test_every_pair_set_is_mined_once_and_a_study_that_was_killed_goes_on(grid_f
     assert other.num_mined == 24
 
 
-@pytest.mark.usefixtures("ray_session")
+@pytest.mark.usefixtures("ray_connected")
 def test_a_row_is_what_detect_mine_and_purity_come_to(grid_file: Path, store: Store) -> None:
     grid = PairGrid.load(grid_file)
     result = study(grid, prepare(grid, store, workers=1), store)
@@ -105,7 +105,7 @@ def test_a_row_is_what_detect_mine_and_purity_come_to(grid_file: Path, store: St
     assert row["right_per_minute"] == pytest.approx(row["num_same"] / row["minutes"])
 
 
-@pytest.mark.usefixtures("ray_session")
+@pytest.mark.usefixtures("ray_connected")
 def test_a_truth_of_other_media_is_said_before_anything_is_mined(grid_file: Path, store: Store) -> None:
     grid = PairGrid.load(grid_file)
     prepare(grid, store, workers=1)
@@ -155,7 +155,7 @@ def run(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str,
     return status, json.loads(printed.out.splitlines()[-1]), printed.err
 
 
-@pytest.mark.usefixtures("ray_session")
+@pytest.mark.usefixtures("ray_connected")
 def test_the_command(grid_file: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     status, result, _ = run("--grid", str(grid_file), "--store", store.root, capsys=capsys)
     assert status == 0

@@ -75,7 +75,7 @@ def report_pair_quality(store: Store, name: str) -> PairQualityPage:
         f"{time.strftime('%Y-%m-%d %H:%M')}"
     )
     footer = f"wildray {__version__} · a detection shows the animal it overlaps by {study.min_iou:g} · {store.root}"
-    page = document(f"wildray: pair quality {name}", subtitle.strip(), sections, footer, words=SECTIONS)
+    page = document(f"wildray: how pure are the pairs ({name})", subtitle.strip(), sections, footer, words=SECTIONS)
     path = store.write_text(page, "reports", folder, "index.html")
     logger.info("report: %s, %.1f MB, %d charts, %.1f s", path, len(page) / 1e6, len(charts), time.monotonic() - begun)
     return PairQualityPage(
