@@ -15,6 +15,7 @@ from wildray.mining.following import (
     LEAST_SCORE,
     LOOK_GAIN,
     MOST_CHANGE,
+    MOST_GROWTH,
     POSITION_GAIN,
     VELOCITY_GAIN,
     Measure,
@@ -70,6 +71,8 @@ def plain(boxes: Sightings, rules: Rules):
                     change = np.abs(track["look"] - boxes.look[row]).mean() / COLOUR_UNIT
                     score[t, r] = iou - rules.look_weight * min(change, MOST_CHANGE)
                     fits[t, r] = iou >= rules.min_iou and score[t, r] >= LEAST_SCORE
+                    areas = sorted(np.prod(c[2:] - c[:2]) for c in (track["xyxy"], boxes.xyxy[:, row]))
+                    fits[t, r] &= areas[1] <= MOST_GROWTH * areas[0]
         linked = {}
         for t, r in zip(*np.nonzero(fits), strict=True):
             rival = max([*np.delete(score[t], r), *np.delete(score[:, r], t)], default=-np.inf)
@@ -151,6 +154,13 @@ def test_where_two_boxes_fit_as_well_the_chain_ends() -> None:
     chain = chained(sightings(frames), RULES).chain
     assert chain[0] == chain[4]
     assert chain[4] not in chain[5:]
+
+
+def test_a_box_around_two_animals_continues_neither() -> None:
+    frames = walker(0)
+    frames[6:] = [[(-40, -10, 60, 50)]] * 6
+    chain = chained(sightings(frames), RULES).chain
+    assert (len(set(chain[:6])), len(set(chain[6:])), len(set(chain))) == (1, 1, 2)
 
 
 def test_colour_tells_which_of_two_goes_on() -> None:

@@ -32,6 +32,9 @@ MOST_CHANGE = 2.0
 LEAST_SCORE = -0.65
 """Overlap less weighted difference of looks from which on a box may continue a track: less is another animal that
 stands where the track was expected."""
+MOST_GROWTH = 3.0
+"""Largest ratio of the areas of a track and the box that it goes on with: beyond it, a detector boxed several animals
+as one, or a part of one. Limits from 2.5 cost pairs of animals that turn."""
 LEAST_S = 1e-6
 """Frames are taken to be no closer than this."""
 
@@ -241,6 +244,8 @@ def _choice(
         score = iou - rules.look_weight * np.minimum(change, MOST_CHANGE)
     gain = score - np.maximum(_runner_up(track, score), _runner_up(row, score))
     fits = (iou >= rules.min_iou) & (score >= LEAST_SCORE)
+    growth = _area(boxes.xyxy[:, row]) / np.maximum(_area(tracks.xyxy[track].T), np.finfo(np.float64).tiny)
+    fits &= (growth <= MOST_GROWTH) & (growth >= 1 / MOST_GROWTH)
     linked = fits & (gain >= rules.min_margin) & (gain > 0)
     lost = np.zeros(len(tracks.run), dtype=bool)
     undecided = np.flatnonzero(fits & ~np.isin(track, track[linked]))
@@ -249,6 +254,12 @@ def _choice(
     lost[track[best]] = ~np.isin(row[best], row[linked])
     gain = np.where(np.isfinite(gain), gain, score)
     return track[linked], row[linked], gain[linked].astype(np.float32), lost
+
+
+def _area(xyxy: Float64) -> Float64:
+    """(4, N) to (N,)."""
+    area: Float64 = (xyxy[2] - xyxy[0]) * (xyxy[3] - xyxy[1])
+    return area
 
 
 def _runner_up(member: Int64, score: Float64) -> Float64:
