@@ -24,6 +24,7 @@ import ray
 from wildray.cli.cluster import connect
 from wildray.collection import Collection
 from wildray.config import Config
+from wildray.mining.colour import NUM_VALUES
 from wildray.mining.mine import mine
 from wildray.schema import DETECTIONS, FRAMES, MEDIA
 from wildray.store import Store
@@ -85,6 +86,7 @@ def _write_chunk(collection: Collection, chunk: str, clips: np.ndarray) -> None:
         "score": rng.uniform(0.1, 1, len(of_box)),
         "category": np.full(len(of_box), "animal"),
         "motion": np.where(np.arange(len(of_box)) % BOXES_PER_FRAME == 0, 0.02, rng.uniform(0.1, 0.6, len(of_box))),
+        "colour": _colours(clips, rng),
         "crop_pack": np.full(len(of_box), f"{chunk}-000"),
         "crop_row": np.arange(len(of_box)),
     }
@@ -95,7 +97,11 @@ def _write_chunk(collection: Collection, chunk: str, clips: np.ndarray) -> None:
     ):
         nulls = pa.nulls(len(next(iter(columns.values()))))
         arrays = [
-            pa.array(columns[f.name]).cast(f.type, safe=False) if f.name in columns else nulls.cast(f.type)
+            columns[f.name]
+            if isinstance(columns.get(f.name), pa.Array)
+            else pa.array(columns[f.name]).cast(f.type, safe=False)
+            if f.name in columns
+            else nulls.cast(f.type)
             for f in schema
         ]
         collection.write(stage, chunk, pa.table(arrays, schema=schema))
@@ -113,6 +119,14 @@ def _boxes(clips: np.ndarray) -> np.ndarray:
     x[:, :, 0], y[:, :, 0] = (clips // SEQUENCES_PER_CAMERA * 37 % 1500)[:, None], 800.0
     corners = np.stack([x, y, x + 160, y + 120], axis=-1) + rng.normal(0, 4, (*x.shape, 4))
     return corners.reshape(-1, 4)
+
+
+def _colours(clips: np.ndarray, rng: np.random.Generator) -> pa.Array:
+    """(C * F * B) lists of 54 bytes: each animal of a clip has its own, with noise."""
+    own = rng.integers(40, 215, (len(clips), 1, BOXES_PER_FRAME, NUM_VALUES))
+    noisy = own + rng.integers(-9, 10, (len(clips), FRAMES_PER_SEQUENCE, BOXES_PER_FRAME, NUM_VALUES))
+    values = noisy.astype(np.uint8).reshape(-1)
+    return pa.ListArray.from_arrays(pa.array(np.arange(0, len(values) + 1, NUM_VALUES, dtype=np.int32)), values)
 
 
 class Peak:
@@ -182,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sequences", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--linker", default="assigned")
+    parser.add_argument("--linker", default="chained")
     parser.add_argument("--folder", type=Path, help="where the store is kept; default a temporary folder")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mine-") as temporary:
