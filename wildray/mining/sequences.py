@@ -1,10 +1,9 @@
-"""Which media belong together in time, and which two frames stand one interval apart.
+"""Which media belong together in time.
 
-In: the Media rows of a collection, and the frames that were looked at. Out: a sequence for every file, and pairs of
-frames. A *sequence* is the videos and stills of one camera that follow each other by less than ``mine.sequence_gap`` in
+In: the Media rows of a collection, and the frames that were looked at. Out: a sequence for every file, and the frames
+ordered along the sequences. A *sequence* is the videos and stills of one camera that follow each other by less than ``mine.sequence_gap`` in
 absolute time, so that an interval of minutes exists across files. A file without a trustworthy clock is a sequence of
-its own. Times are whole microseconds throughout: a comparison of floats would make the partner of a frame depend on
-how far the camera's clock is from 1970. The alternative, taking a folder for a sequence, joins whatever a card holds.
+its own. Times are whole microseconds throughout (``intervals`` says why). The alternative, taking a folder for a sequence, joins whatever a card holds.
 """
 
 from __future__ import annotations
