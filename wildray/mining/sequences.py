@@ -1,9 +1,10 @@
 """Which media belong together in time.
 
 In: the Media rows of a collection, and the frames that were looked at. Out: a sequence for every file, and the frames
-ordered along the sequences. A *sequence* is the videos and stills of one camera that follow each other by less than ``mine.sequence_gap`` in
-absolute time, so that an interval of minutes exists across files. A file without a trustworthy clock is a sequence of
-its own. Times are whole microseconds throughout (``intervals`` says why). The alternative, taking a folder for a sequence, joins whatever a card holds.
+ordered along the sequences. A *sequence* is the videos and stills of one camera that follow each other by less than
+``mine.sequence_gap`` in absolute time, so that an interval of minutes exists across files. A file without a trustworthy
+clock is a sequence of its own. Times are whole microseconds throughout (``intervals`` says why). The alternative,
+taking a folder for a sequence, joins whatever a card holds.
 """
 
 from __future__ import annotations
