@@ -147,6 +147,13 @@ def kill_driver(scene: Scene) -> None:
     scene.command.process.kill()
 
 
+def lose_head(scene: Scene) -> None:
+    """The machine of the head, on which the command runs too; the workers end with it."""
+    scene.now("head and command")
+    scene.command.process.kill()
+    scene.world.lose_cluster()
+
+
 def fail_storage(scene: Scene) -> None:
     """Every request is answered with 503 for a while."""
     proxy = scene.world.proxy
@@ -209,6 +216,12 @@ FAULTS = {
     ),
     "disk": Fault(
         "the disk full, then a larger one", ("detect", "mine", "pretrain"), fill_disk, place="tmpfs", mend=enlarge_disk
+    ),
+    "head": Fault(
+        "the head's machine lost, the same command on a new cluster",
+        ("pretrain", "detect", "mine"),
+        lose_head,
+        mend=lambda scene: scene.world.new_cluster(),
     ),
     "slow": Fault(f"a node that stands still for {FROZEN_S:.0f} s", ("detect", "pretrain"), freeze_node),
 }

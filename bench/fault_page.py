@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.fault_kinds import FAULTS
+from bench.fault_world import REPLACED_AFTER_S
 from bench.pages import MISSING, table
 
 Record = Mapping[str, Any]
 
 HEADER = (
-    "fault", "runs", "outcome", "lost rows", "duplicated rows", "done twice", "above undisturbed, s",
-    "to next progress, s", "end result equal",
+    "fault", "runs", "outcome", "lost rows", "duplicated rows", "done twice", "standstill, s",
+    "in all, s", "end result equal",
 )  # fmt: skip
 UNITS = {"media": "media decoded", "shards": "shards mined", "steps": "steps trained", "trials": "trials begun"}
 KILLED = -9
@@ -75,8 +76,8 @@ def row(title: str, records: Sequence[Record]) -> list[str]:
         counted([str(record.get("lost", "no end")) for record in came]),
         counted([str(record.get("duplicated", "no end")) for record in came]),
         twice(came),
-        ", ".join(f"{record['seconds'] - record['undisturbed_s']:.0f}" for record in came),
-        ", ".join("none" if record["progress_s"] is None else f"{record['progress_s']:.0f}" for record in came),
+        ", ".join("none" if record["standstill_s"] is None else f"{record['standstill_s']:.0f}" for record in came),
+        ", ".join(f"{record['seconds']:.0f}" for record in came) + f" ({came[0]['undisturbed_s']:.0f})",
         counted([equal(record) for record in came]),
     ]
 
@@ -110,11 +111,13 @@ def page(records: Sequence[Record]) -> str:
             "those of the same command undisturbed. Done twice, a number for each run: media that two processes had "
             "open after planning (looked for ten times a second), shards published twice, steps from the last that "
             "training said it was at (it says so once a second, in object storage every ten) back to the first of the "
-            "next attempt, and trials that took their lease again. Above undisturbed: wall-clock time of the command, "
-            "of all its starts together, less that of the undisturbed one, which other work on the machine makes "
-            "larger or smaller; the wait for the other node is in it. To next progress: from the fault to the next "
-            "chunk, shard or checkpoint that was finished, whichever worker it came from. End result: weights of the "
-            "backbone, or of the sweep the settings and every figure of every trial but times.",
+            "next attempt, and trials that took their lease again. Standstill: the longest time after the fault in "
+            "which nothing new of the stage was finished, whichever worker does it: no chunk, no shard, or no step "
+            "that the training (each trial of a sweep) had not reached before; starting the command again and, where "
+            f"a node is lost, the {REPLACED_AFTER_S:.0f} s until another comes are in it. In all: wall-clock time of "
+            "all starts of the command together, and in brackets of the undisturbed one; other work on the machine "
+            "makes either larger. End result: weights of the backbone, or of the sweep the settings and every figure "
+            "of every trial but times.",
             "",
             *(f"- Said: {error}" for error in errors),
             "",

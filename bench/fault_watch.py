@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Watch(threading.Thread):
         self._decoders: dict[str, set[int]] = defaultdict(set)
         self._inodes: dict[str, set[int]] = defaultdict(set)
         self._steps: dict[str, list[int]] = defaultdict(list)
+        self._further: dict[str, list[float]] = defaultdict(list)  # when a training was seen further than ever
         self._attempts: dict[str, set[str]] = defaultdict(set)
 
     def run(self) -> None:
@@ -66,13 +67,21 @@ class Watch(threading.Thread):
             "trials": sum(len(tokens) - 1 for tokens in self._attempts.values()),
         }
 
-    def most_steps(self) -> int:
-        """The furthest step of any training."""
-        return max((max(steps) for steps in self._steps.values() if steps), default=0)
+    def standstill(self, stage: str, at_s: float) -> float | None:
+        """The longest time from a moment on in which nothing of a stage was finished that was not before, in seconds.
 
-    def progress_after(self, at_s: float) -> float | None:
-        """Seconds from a moment until something was finished that was not before; None where nothing was."""
-        return min((seen_s - at_s for seen_s in self.marks.values() if seen_s > at_s), default=None)
+        Args:
+            stage: Its chunks, shards or steps; of a sweep, the steps of each trial.
+            at_s: The moment; counted is from the last that was finished before it.
+
+        Returns:
+            None where nothing was finished after it.
+        """
+        folder = {"detect": "detections", "mine": "pairs"}.get(stage)
+        if folder is not None:
+            return longest_gap([seen_s for path, seen_s in self.marks.items() if f"/{folder}/" in path], at_s)
+        gaps = [longest_gap(times, at_s) for times in self._further.values()]
+        return max((gap for gap in gaps if gap is not None), default=None)
 
     def _look(self) -> None:
         store, now_s = self._store, time.monotonic()
@@ -80,7 +89,7 @@ class Watch(threading.Thread):
         planned = next(iter(store.path("detections").glob("*/.chunks/*.planned.json")), None)
         shards = [*store.path("pairs").glob("*/.chunks/*.done.json")]
         for path in (*chunks, *shards, *store.path("models").glob("*/checkpoints/step-*.pt")):
-            self.marks.setdefault(str(path), now_s)
+            self.marks.setdefault(f"/{path}", now_s)
         if planned is not None and not shards:
             self._look_at_decoders()
         if not store.is_remote:
@@ -94,6 +103,8 @@ class Watch(threading.Thread):
                 self._attempts[path.name.split(".")[0]].add(json.loads(path.read_text())["token"])
 
     def _note_step(self, run: str, step: int) -> None:
+        if step > max(self._steps[run], default=0):
+            self._further[run].append(time.monotonic())
         if not self._steps[run] or self._steps[run][-1] != step:
             self._steps[run].append(step)
 
@@ -109,6 +120,12 @@ class Watch(threading.Thread):
 def steps_repeated(seen: Sequence[int]) -> int:
     """Steps trained more than once, of the steps that training said it was at; a fall is a new attempt's first."""
     return sum(max(0, before - (step - 1)) for before, step in itertools.pairwise(seen) if step <= before)
+
+
+def longest_gap(times: Iterable[float], at_s: float) -> float | None:
+    """The longest time between two neighbours of which the later comes after ``at_s``; None where there are none."""
+    gaps = [after - before for before, after in itertools.pairwise(sorted(times)) if after > at_s]
+    return max(gaps, default=None)
 
 
 def finished(store: Store, stage: str) -> int:

@@ -68,14 +68,13 @@ class World:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._simulate()
         with contextlib.ExitStack() as stack:
+            stack.callback(_restore, dict(os.environ))
             own = {
                 "PYTHONPATH": str(ROOT),
                 "WILDRAY_CACHE": str(self.folder / "cache"),
                 # one database for all: MLflow's migration of a fresh one takes longer than a stage here
                 "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder / 'mlflow.db'}",
             }
-            before = dict(os.environ)
-            stack.callback(_restore, before)
             if self._remote:
                 from object_storage import FaultyProxy, Server
 
@@ -86,15 +85,33 @@ class World:
                 own |= server.environment | {"AWS_ENDPOINT_URL": self.proxy.url}
                 os.environ.update(server.environment)  # of this process, which looks past the proxy
             self._own = own
-            here = dict(os.environ)
-            os.environ.update(own)
-            stack.enter_context(self.cluster)  # its nodes have what the environment is now
-            _restore(here)
+            self._begin()
+            stack.callback(lambda: self.cluster.__exit__())
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+
+    def _begin(self) -> None:
+        """Start the cluster; its nodes have what the environment is then."""
+        here = dict(os.environ)
+        os.environ.update(self._own)
+        try:
+            self.cluster.__enter__()
+        finally:
+            _restore(here)
+
+    def lose_cluster(self) -> None:
+        """End all nodes at once."""
+        for name in ("head", *self.cluster.worker_names()):
+            self.cluster.stop_worker(name)
+
+    def new_cluster(self) -> None:
+        """Another cluster, at another address, in place of this one."""
+        self.cluster.__exit__()
+        self.cluster = LocalCluster(workers=2, cpus_per_worker=1)
+        self._begin()
 
     def words(self, kind: str, root: str, *, run: str) -> list[str]:
         """A command: ``pipeline``, ``elastic`` (a longer one whose workers come and go) or ``sweep``."""
@@ -106,9 +123,12 @@ class World:
         data = ["--data", str(self.folder / "reserve" / "labelled" / "metadata.csv")]
         return ["pipeline", str(self.media), "--run", run, *data, *options, *where]
 
-    def start(self, words: list[str], log: Path) -> Command:
-        """Start a command; what it prints and logs goes to a file."""
-        return Command(words, log, self.cluster.environ() | self._own)
+    def start(self, words: list[str], log: Path, *, tracked_in_store: bool = False) -> Command:
+        """Start a command; what it prints and logs goes to a file, experiments to the store or all to one database."""
+        environment = self.cluster.environ() | self._own
+        if tracked_in_store:
+            del environment["MLFLOW_TRACKING_URI"]
+        return Command(words, log, environment)
 
     def mend(self) -> None:
         """Two workers again, and no other."""

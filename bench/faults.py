@@ -17,7 +17,7 @@ import shutil
 import subprocess  # nosec B404 # lists of arguments, never a shell
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from bench.fault_kinds import FAULTS, SMALL_MB, Fault, Scene, wait_for_stage
 from bench.fault_page import page
 from bench.fault_rows import judge, snapshot
 from bench.fault_watch import Watch, finished
-from bench.fault_world import World
+from bench.fault_world import Command, World
 from bench.record import commit, machine
 from wildray.store import Store
 
@@ -66,14 +66,18 @@ def try_once(world: World, name: str, number: int, attempt: int = 0) -> dict[str
     run = f"{name}-{number}"
     root, log = _place(world, fault, run), world.folder / "logs" / f"{run}.log"
     log.unlink(missing_ok=True)
-    words = world.words(fault.kind, root, run=run)
     watch = Watch(root, world.media)
     watch.start()
+
+    def start() -> Command:
+        words = world.words(fault.kind, root, run=run)  # of the cluster that there is
+        return world.start(words, log, tracked_in_store=fault.place == "tmpfs")
+
+    scene = Scene(world, root, stage, start(), random.Random(f"{name} {number} {attempt}"))  # nosec B311
     try:
-        scene = Scene(world, root, stage, world.start(words, log), random.Random(f"{name} {number} {attempt}"))  # nosec B311
         if wait_for_stage(scene):
             fault.act(scene)
-        starts = _to_the_end(scene, fault, words, log)
+        starts = _to_the_end(scene, fault, start)
         watch.stop()
         record = {
             "fault": name,
@@ -84,7 +88,7 @@ def try_once(world: World, name: str, number: int, attempt: int = 0) -> dict[str
             "starts": starts,
             "seconds": round(sum(start["seconds"] for start in starts), 1),
             "undisturbed_s": round(known["seconds"], 1),
-            "progress_s": watch.progress_after(scene.at_s),
+            "standstill_s": watch.standstill(stage, scene.at_s),
             "repeated": watch.repeated(),
             "commit": commit(),
             "machine": machine(),
@@ -101,10 +105,10 @@ def try_once(world: World, name: str, number: int, attempt: int = 0) -> dict[str
         if scene.command.running():
             scene.command.process.kill()
         if fault.place == "tmpfs":
-            subprocess.run(["/bin/umount", str(Path(root).parent)], check=False)  # nosec B603 # our own
+            subprocess.run(["/bin/umount", "-l", str(Path(root).parent)], check=False)  # nosec B603 # our own
 
 
-def _to_the_end(scene: Scene, fault: Fault, words: list[str], log: Path) -> list[dict[str, Any]]:
+def _to_the_end(scene: Scene, fault: Fault, start: Callable[[], Command]) -> list[dict[str, Any]]:
     """Wait for the command, and run it again while it fails; how each start ended."""
     starts: list[dict[str, Any]] = []
     while True:
@@ -121,7 +125,7 @@ def _to_the_end(scene: Scene, fault: Fault, words: list[str], log: Path) -> list
         if status == 0 or len(starts) == MOST_STARTS:
             return starts
         fault.mend(scene)
-        scene.command = scene.world.start(words, log)
+        scene.command = start()
 
 
 def _place(world: World, fault: Fault, run: str) -> str:
