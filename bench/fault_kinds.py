@@ -10,6 +10,7 @@ import contextlib
 import random
 import subprocess  # nosec B404 # lists of arguments, never a shell
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from bench.fault_world import COMMAND_S, Command, World
 from wildray.store import Store
 
 NOTICE_S, OUTAGE_S, FROZEN_S = 30, 20.0, 15.0
+LATE_S = 45.0
+"""From the end of a node that had a notice to the next one: longer than training waits for it."""
 SMALL_MB, LARGE_MB = 64, 256
 LONGEST_DELAY_S = {"detect": 2.5, "mine": 1.0, "pretrain": 10.0, "sweep": 15.0}
 """After the first thing of the stage that is finished."""
@@ -99,16 +102,22 @@ def wait_for_stage(scene: Scene) -> bool:
     return scene.command.running()
 
 
+def workers_of(world: World, title: str) -> list[psutil.Process]:
+    """Ray's worker processes of the worker nodes whose title begins with a word."""
+    found = []
+    for name in world.cluster.worker_names():
+        for process in world.cluster.processes(name):
+            with contextlib.suppress(psutil.Error):
+                if " ".join(process.cmdline()).startswith(f"ray::{title}"):
+                    found.append(process)
+    return found
+
+
 def kill_worker(scene: Scene, title: str) -> None:
     """SIGKILL of one of Ray's worker processes, by the word in its title."""
     end_s = time.monotonic() + 30
     while time.monotonic() < end_s and scene.command.running():
-        found = []
-        for name in scene.world.cluster.worker_names():
-            for process in scene.world.cluster.processes(name):
-                with contextlib.suppress(psutil.Error):
-                    if " ".join(process.cmdline()).startswith(f"ray::{title}"):
-                        found.append(process)
+        found = workers_of(scene.world, title)
         if found:
             process = scene.rng.choice(found)
             scene.now(f"killed {' '.join(process.cmdline()).strip()}")
@@ -124,9 +133,39 @@ def kill_node(scene: Scene) -> None:
     scene.world.replace_node(name)
 
 
+class TrainWorkers(threading.Thread):
+    """Counts the processes that train, once a second, until ``stop``.
+
+    Args:
+        world: Whose nodes are looked at.
+
+    Attributes:
+        counts: Each count that differs from the one before; none while training is starting.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(daemon=True)
+        self.counts: list[int] = []
+        self._world, self._over = world, threading.Event()
+
+    def run(self) -> None:
+        """Count."""
+        while not self._over.wait(1.0):
+            with contextlib.suppress(psutil.Error, KeyError, RuntimeError):  # a node is ended meanwhile
+                count = len(workers_of(self._world, "RayTrainWorker"))
+                if count and self.counts[-1:] != [count]:
+                    self.counts.append(count)
+
+    def stop(self) -> None:
+        """Count no more."""
+        self._over.set()
+        self.join()
+
+
 def drain_node(scene: Scene) -> None:
-    """A notice, the end of the node when it is over, another node."""
-    cluster = scene.world.cluster
+    """A notice, the end of the node when it is over, and another node, but late: training goes on without."""
+    cluster, counted = scene.world.cluster, TrainWorkers(scene.world)
+    counted.start()
     name = scene.rng.choice(cluster.worker_names())
     command = [
         sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", cluster.address,
@@ -137,8 +176,12 @@ def drain_node(scene: Scene) -> None:
     done = subprocess.run(command, env=cluster.environ(), capture_output=True, text=True, timeout=60, check=False)  # nosec B603 # Ray
     scene.told.append(f"drain-node: {done.returncode}")
     time.sleep(max(0.0, scene.at_s + NOTICE_S - time.monotonic()))
-    scene.world.cluster.stop_worker(name)
-    scene.told.append(f"{name} ended, {scene.world.cluster.start_worker()} comes")
+    cluster.stop_worker(name)
+    time.sleep(LATE_S)
+    scene.told.append(f"{name} ended, {cluster.start_worker()} comes")
+    scene.command.wait()
+    counted.stop()
+    scene.told.append(f"workers that trained: {', '.join(map(str, counted.counts))}")
 
 
 def kill_driver(scene: Scene) -> None:
