@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.fault_kinds import FAULTS
-from bench.fault_world import REPLACED_AFTER_S
+from bench.fault_world import REPLACED_AFTER_S, SETTINGS
 from bench.pages import MISSING, table
 
 Record = Mapping[str, Any]
@@ -82,6 +82,17 @@ def row(title: str, records: Sequence[Record]) -> list[str]:
     ]
 
 
+def seen(records: Sequence[Record]) -> list[str]:
+    """What was seen of a fault besides, of each run that was disturbed by it."""
+    told = [
+        (FAULTS[record["fault"]].title, line)
+        for record in records
+        for line in record["told"]
+        if record["came"] and (line.startswith("workers that trained") or line.endswith("refused"))
+    ]
+    return [f"{title}: {line}" for title, line in told]
+
+
 def page(records: Sequence[Record]) -> str:
     """The page of all records."""
     rows = [
@@ -110,16 +121,19 @@ def page(records: Sequence[Record]) -> str:
             f"Rows: of media, frames, detections and pairs, {num_rows:,} in all, counted as texts and compared with "
             "those of the same command undisturbed. Done twice, a number for each run: media that two processes had "
             "open after planning (looked for ten times a second), shards published twice, steps from the last that "
-            "training said it was at (it says so once a second, in object storage every ten) back to the first of the "
-            "next attempt, and trials that took their lease again. Standstill: the longest time after the fault in "
-            "which nothing new of the stage was finished, whichever worker does it: no chunk, no shard, or no step "
-            "that the training (each trial of a sweep) had not reached before; starting the command again and, where "
-            f"a node is lost, the {REPLACED_AFTER_S:.0f} s until another comes are in it. In all: wall-clock time of "
-            "all starts of the command together, and in brackets of the undisturbed one; other work on the machine "
+            "training said it was at (it says so once a second, in object storage every ten: a few more may have been "
+            "done; a checkpoint is written every "
+            f"{SETTINGS['train.checkpoint_steps']} steps) back to the first of the next attempt, and trials that took "
+            "their lease again. Standstill: the longest time after the fault in which nothing new of the stage was "
+            "finished, whichever worker does it: no chunk, no shard, or no step that the training (each trial of a "
+            "sweep) had not reached before; starting the command again and, where a node is lost, the "
+            f"{REPLACED_AFTER_S:.0f} s until another comes are in it. In all: wall-clock time of all starts of the "
+            "command together, and in brackets of the undisturbed one; other work on the machine "
             "makes either larger. End result: weights of the backbone, or of the sweep the settings and every figure "
             "of every trial but times.",
             "",
-            *(f"- Said: {error}" for error in errors),
+            *(f"- {line}" for line in seen(records)),
+            *(f"- Said by commands that stopped: {error}" for error in errors),
             "",
         ]
     )
