@@ -88,7 +88,7 @@ def seen(records: Sequence[Record]) -> list[str]:
         (FAULTS[record["fault"]].title, line)
         for record in records
         for line in record["told"]
-        if record["came"] and (line.startswith("workers that trained") or line.endswith("refused"))
+        if record["came"] and (line.startswith("workers that trained") or line.endswith(("refused", "undisturbed")))
     ]
     return [f"{title}: {line}" for title, line in told]
 

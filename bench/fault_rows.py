@@ -7,7 +7,7 @@ a row that is there twice is another defect than one that is missing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,26 @@ def weights_differ(expected: Mapping[str, torch.Tensor], found: Mapping[str, tor
     if all(torch.equal(tensor, found[name]) for name, tensor in expected.items()):
         return None
     return max(float((tensor.double() - found[name].double()).abs().max()) for name, tensor in expected.items())
+
+
+def history_of(root: str, run: str) -> list[dict[str, float]]:
+    """What a model's epochs measured."""
+    found: list[dict[str, float]] = Store.open(root).read_json("models", run, "history.json")
+    return found
+
+
+def drifted(expected: Sequence[Mapping[str, float]], found: Sequence[Mapping[str, float]]) -> str:
+    """Where two trainings part, and how they end."""
+    for ours, theirs in zip(expected, found, strict=True):
+        if ours["loss"] != theirs["loss"]:
+            parted = (
+                f"epoch {ours['epoch']:.0f} is the first whose loss differs, by {theirs['loss'] - ours['loss']:.1e}"
+            )
+            break
+    else:
+        parted = "no epoch's loss differs"
+    ends = (f"loss {one[-1]['loss']:.3f}, mAP {one[-1]['mAP']:.3f}" for one in (found, expected))
+    return f"{parted}; at the end {' against '.join(ends)} undisturbed"
 
 
 def judge(expected: Snapshot, found: Snapshot) -> dict[str, Any]:

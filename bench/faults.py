@@ -23,11 +23,10 @@ from typing import Any
 
 from bench.fault_kinds import FAULTS, SMALL_MB, Fault, Scene, wait_for_stage
 from bench.fault_page import page
-from bench.fault_rows import judge, snapshot
-from bench.fault_watch import Watch, finished
+from bench.fault_rows import drifted, history_of, judge, snapshot
+from bench.fault_watch import Watch
 from bench.fault_world import Command, World
 from bench.record import commit, machine
-from wildray.store import Store
 
 MOST_STARTS = 4
 """Of the command, in all: one that still fails does not come to an end by itself."""
@@ -98,7 +97,8 @@ def try_once(world: World, name: str, number: int, attempt: int = 0) -> dict[str
             model = {"sweep": run} if fault.kind == "sweep" else {"run": run}
             former = {"sweep": known["run"]} if fault.kind == "sweep" else {"run": known["run"]}
             record |= judge(snapshot(known["root"], **former), snapshot(root, **model))
-            record["finished"] = {kind: finished(Store(root), kind) for kind in ("detect", "mine")}
+            if record.get("weights_equal") is False:
+                scene.told.append(drifted(history_of(known["root"], known["run"]), history_of(root, run)))
         return record
     finally:
         watch.stop()

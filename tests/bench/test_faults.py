@@ -8,7 +8,7 @@ import torch
 
 from bench.fault_kinds import FAULTS
 from bench.fault_page import HEADER, counted, outcome, page
-from bench.fault_rows import Snapshot, duplicated, judge, lost, weights_differ
+from bench.fault_rows import Snapshot, drifted, duplicated, judge, lost, weights_differ
 from bench.fault_watch import longest_gap, steps_repeated
 from bench.faults import read, study
 
@@ -41,6 +41,15 @@ def test_weights_are_compared_bit_by_bit():
     assert weights_differ(ours, {"a": ours["a"].clone()}) is None
     assert weights_differ(ours, {"a": torch.tensor([1.0, 2.5])}) == 0.5
     assert weights_differ(ours, {"a": torch.tensor([1.0])}) == weights_differ(ours, {}) == float("inf")
+
+
+def test_it_is_said_where_two_trainings_part():
+    ours = [{"epoch": 1, "loss": 3.0}, {"epoch": 2, "loss": 2.0, "mAP": 0.2}]
+    theirs = [ours[0], {"epoch": 2, "loss": 2.001, "mAP": 0.21}]
+    assert drifted(ours, theirs).startswith(
+        "epoch 2 is the first whose loss differs, by 1.0e-03; at the end loss 2.001"
+    )
+    assert drifted(ours, ours).startswith("no epoch's loss differs")
 
 
 def test_a_sweep_is_judged_by_its_trials():
