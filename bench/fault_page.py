@@ -59,6 +59,8 @@ def twice(records: Sequence[Record]) -> str:
     told = []
     for name, words in UNITS.items():
         counts = [record["repeated"][name] for record in records]
+        if name == "trials" and not any("trials_equal" in record for record in records):
+            continue  # a command that is run again takes its one training's lease again
         if any(counts):
             told.append(f"{words}: {', '.join(map(str, counts))}")
     return "; ".join(told) or "nothing"

@@ -100,7 +100,14 @@ def test_outcome(starts, words):
 def test_the_page_counts_runs_and_names_what_is_missing():
     records = [
         record(),
-        record(number=1, lost=3, weights_equal=False, largest_difference=0.25, starts=[start(-9), start()]),
+        record(
+            number=1,
+            lost=3,
+            weights_equal=False,
+            largest_difference=0.25,
+            starts=[start(-9), start()],
+            repeated={"media": 0, "shards": 0, "steps": 0, "trials": 1},
+        ),
         record(number=2, came=False, lost=99),
         record("node-sweep", trials_equal=True, repeated={"media": 0, "shards": 0, "steps": 0, "trials": 2}),
     ]
