@@ -71,6 +71,7 @@ def row(title: str, records: Sequence[Record]) -> list[str]:
     came = [record for record in records if record["came"]]
     if not came:
         return [title, "0", *[MISSING] * (len(HEADER) - 2)]
+    undisturbed = dict.fromkeys(f"{record['undisturbed_s']:.0f}" for record in came)
     return [
         title,
         str(len(came)),
@@ -79,7 +80,7 @@ def row(title: str, records: Sequence[Record]) -> list[str]:
         counted([str(record.get("duplicated", "no end")) for record in came]),
         twice(came),
         ", ".join("none" if record["standstill_s"] is None else f"{record['standstill_s']:.0f}" for record in came),
-        ", ".join(f"{record['seconds']:.0f}" for record in came) + f" ({came[0]['undisturbed_s']:.0f})",
+        ", ".join(f"{record['seconds']:.0f}" for record in came) + f" ({' or '.join(undisturbed)})",
         counted([equal(record) for record in came]),
     ]
 
