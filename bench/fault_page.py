@@ -6,11 +6,12 @@ its stage was at work; what was not tried stands as "not yet run".
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.fault_kinds import FAULTS
+from bench.fault_kinds import FAULTS, LATE_S
 from bench.fault_world import REPLACED_AFTER_S, SETTINGS
 from bench.pages import MISSING, table
 
@@ -89,7 +90,7 @@ def seen(records: Sequence[Record]) -> list[str]:
     """What was seen of a fault besides, of each run that was disturbed by it."""
     told = [
         (FAULTS[record["fault"]].title, line)
-        for record in records
+        for record in sorted(records, key=lambda one: (list(FAULTS).index(one["fault"]), one["number"]))
         for line in record["told"]
         if record["came"] and (line.startswith("workers that trained") or line.endswith(("refused", "undisturbed")))
     ]
@@ -117,7 +118,8 @@ def page(records: Sequence[Record]) -> str:
             "head without CPUs and two workers of one CPU, all on one machine; disturbed once in each run, at a random "
             f"moment of the stage. `python -m bench.faults` at commit {', '.join(commits) or 'none yet'} (a plus: with "
             f"changes not yet committed) on {'; '.join(machines) or 'none yet'}, two cores, on which other work ran at "
-            f"times (load at the end of runs: {min(loads, default=0):.1f} to {max(loads, default=0):.1f}).",
+            f"times (load at the end of runs: {min(loads, default=0):.1f} to {max(loads, default=0):.1f}). Mining waits "
+            "a second in each shard, or there would be nothing to disturb. A stopped command is run again as it was.",
             "",
             table(HEADER, rows),
             "",
@@ -135,6 +137,11 @@ def page(records: Sequence[Record]) -> str:
             "makes either larger. End result: weights of the backbone, or of the sweep the settings and every figure "
             "of every trial but times.",
             "",
+            "With a notice, the other node comes "
+            f"{LATE_S:.0f} s after the first has gone, so that training goes on with one worker and then with two "
+            "again, at the same batch. Another number of workers sums in another order: the loss parts in its last "
+            "digits at that epoch, and what is rounding then grows over hundreds of steps.",
+            "",
             *(f"- {line}" for line in seen(records)),
             *(f"- Said by commands that stopped: {error}" for error in errors),
             "",
@@ -143,4 +150,5 @@ def page(records: Sequence[Record]) -> str:
 
 
 def _first_words(error: str) -> str:
+    error = re.sub(r"\S*/store/", "STORE/", error)
     return error if len(error) < 300 else f"{error[:300]} ..."

@@ -123,6 +123,16 @@ def test_the_page_counts_runs_and_names_what_is_missing():
     assert counted(["x"]) == "x (1 of 1)"
 
 
+def test_the_page_names_no_folder_of_the_machine():
+    starts = [
+        start(1, "Writing /home/me/work/runs/disk-0/store/crops/a failed: the disk is full", "StoreError"),
+        start(),
+    ]
+    text = page([record("disk", starts=starts)])
+    assert "Writing STORE/crops/a failed" in text
+    assert "/home" not in text
+
+
 def test_a_study_that_was_stopped_goes_on(tmp_path):
     results = tmp_path / "results.jsonl"
     results.write_text("".join(json.dumps(record(number=number)) + "\n" for number in (0, 1, 1)))
