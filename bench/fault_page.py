@@ -118,8 +118,8 @@ def page(records: Sequence[Record]) -> str:
             "head without CPUs and two workers of one CPU, all on one machine; disturbed once in each run, at a random "
             f"moment of the stage. `python -m bench.faults` at commit {', '.join(commits) or 'none yet'} (a plus: with "
             f"changes not yet committed) on {'; '.join(machines) or 'none yet'}, two cores, on which other work ran at "
-            f"times (load at the end of runs: {min(loads, default=0):.1f} to {max(loads, default=0):.1f}). Mining waits "
-            "a second in each shard, or there would be nothing to disturb. A stopped command is run again as it was.",
+            f"times (load at the end of runs: {min(loads, default=0):.1f} to {max(loads, default=0):.1f}). "
+            "Mining waits a second in each shard, or there would be nothing to disturb.",
             "",
             table(HEADER, rows),
             "",
