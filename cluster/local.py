@@ -15,26 +15,23 @@ import contextlib
 import ctypes
 import json
 import os
-import random
-import secrets
 import shutil
 import signal
-import socket
 import subprocess  # nosec B404 # lists of arguments, never a shell
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
+from doors import HOST, free_ports, write_token
 from fake_nodes import HEAD_ENVIRONMENT, autoscaling_settings
 from node_counts import NodeCounts
 
-HOST = "127.0.0.1"
 START_S, END_S = 120.0, 20.0
 """A machine with other work takes long to start a node; a node that is asked to end has so long before it is killed."""
 NODE_ENVIRONMENT = {
@@ -43,8 +40,6 @@ NODE_ENVIRONMENT = {
 }
 OBJECT_STORE_BYTES = 120 * 2**20
 """Of each node: shared memory of one machine has to do for all of them."""
-PORTS = range(20_000, 32_000)
-"""Above the ports that Ray's workers take by default, below those that Linux gives to outgoing connections."""
 
 
 class LocalCluster:
@@ -79,7 +74,8 @@ class LocalCluster:
         self.workers = 0 if autoscale is not None else workers
         self._cpus, self._labels, self._head_cpus = cpus_per_worker, dict(labels or {}), head_cpus
         self._autoscale, self._idle_s = autoscale, idle_s
-        self._nodes: list[subprocess.Popen[bytes]] = []
+        self._nodes: dict[str, subprocess.Popen[bytes]] = {}  # by name, the head first
+        self._num_begun = 0
         self._ports = free_ports(7)
         self.address = f"{HOST}:{self._ports[0]}"
         self.dashboard = f"http://{HOST}:{self._ports[1]}"
@@ -95,7 +91,7 @@ class LocalCluster:
             self._start_head()
             self.wait_for(1)
             for _ in range(self.workers):
-                self._start_worker()
+                self.start_worker()
             self.wait_for(1 + self.workers)
         except BaseException:
             self.__exit__()
@@ -103,14 +99,14 @@ class LocalCluster:
         return self
 
     def __exit__(self, *error: object) -> None:
-        processes = _descendants(self._nodes)  # of fake nodes too, which the head's autoscaler has started
-        for node in reversed(self._nodes):
+        processes = descendants(self._nodes.values())  # of fake nodes too, which the head's autoscaler has started
+        for node in reversed(self._nodes.values()):
             node.terminate()
         _, alive = psutil.wait_procs(processes, timeout=END_S)
         for process in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        for node in self._nodes:
+        for node in self._nodes.values():
             node.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -145,7 +141,7 @@ class LocalCluster:
             TimeoutError: They do not come; with the last lines that Ray wrote.
         """
         end_s, found = time.monotonic() + within_s, 0
-        while time.monotonic() < end_s and all(node.poll() is None for node in self._nodes):
+        while time.monotonic() < end_s and all(node.poll() is None for node in self._nodes.values()):
             with contextlib.suppress(urllib.error.URLError, OSError, KeyError, TypeError, ValueError):
                 found = len(self.nodes())
                 if found == num_nodes:
@@ -156,17 +152,42 @@ class LocalCluster:
 
     def wait(self) -> None:
         """Return when a node has ended, which none does by itself."""
-        while all(node.poll() is None for node in self._nodes):
+        while all(node.poll() is None for node in self._nodes.values()):
             time.sleep(0.5)
 
-    def stop_worker(self, number: int) -> None:
-        """End a worker at once, as a machine that is lost."""
-        node = self._nodes[1 + number]
-        for process in _descendants([node]):
+    def start_worker(self) -> str:
+        """Start one more worker, and return its name; ``wait_for`` waits until it is there."""
+        self._num_begun += 1
+        name = f"worker{self._num_begun}"
+        options = [f"--address={self.address}", f"--num-cpus={self._cpus:g}"]
+        if self._labels:
+            options.append(f"--labels={','.join(f'{key}={value}' for key, value in self._labels.items())}")
+        self._start(name, options, free_ports(4))
+        return name
+
+    def stop_worker(self, name: str) -> None:
+        """End a worker at once, with all its processes, as a machine that is lost."""
+        node = self._nodes.pop(name)
+        for process in descendants([node]):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         node.wait()
-        self._nodes.remove(node)
+
+    def worker_names(self) -> list[str]:
+        """Names of the workers that were started and not stopped, the oldest first."""
+        return list(self._nodes)[1:]
+
+    def node_id(self, name: str) -> str:
+        """Ray's id of a node that is alive; KeyError where there is none of that name."""
+        return {str(row["node_name"]): str(row["node_id"]) for row in self.nodes()}[name]
+
+    def is_running(self, name: str) -> bool:
+        """Whether a node was not ended by something else."""
+        return self._nodes[name].poll() is None
+
+    def processes(self, name: str) -> list[psutil.Process]:
+        """All processes of a node: Ray's own, and those that work."""
+        return descendants([self._nodes[name]])
 
     def _start_head(self) -> None:
         gcs, dashboard, client, *agents = self._ports
@@ -181,16 +202,10 @@ class LocalCluster:
             own = {**HEAD_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
         self._start("head", options, agents, own)
 
-    def _start_worker(self) -> None:
-        options = [f"--address={self.address}", f"--num-cpus={self._cpus:g}"]
-        if self._labels:
-            options.append(f"--labels={','.join(f'{key}={value}' for key, value in self._labels.items())}")
-        self._start(f"worker{len(self._nodes)}", options, free_ports(4))
-
     def _start(self, name: str, options: Sequence[str], agents: Sequence[int], own: Mapping[str, str] = {}) -> None:
         listen, grpc, environment, metrics = agents
         command = [
-            sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options,
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-name={name}", *options,
             f"--temp-dir={self.folder / name}",  # in one folder, nodes that start together take each other's sockets
             f"--object-store-memory={OBJECT_STORE_BYTES}",
             "--min-worker-port=0", "--max-worker-port=0",  # any that is free: several nodes share the machine's
@@ -198,16 +213,14 @@ class LocalCluster:
             f"--runtime-env-agent-port={environment}", f"--metrics-export-port={metrics}",
         ]  # fmt: skip
         with (self.folder / f"{name}.log").open("wb") as log:
-            self._nodes.append(
-                subprocess.Popen(  # nosec B603 # Ray, of this interpreter
-                    command,
-                    env=self.environ() | NODE_ENVIRONMENT | dict(own),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,  # Ctrl-C is for this process, which then ends its nodes in order
-                    preexec_fn=_end_with_parent,
-                )
+            self._nodes[name] = subprocess.Popen(  # nosec B603 # Ray, of this interpreter
+                command,
+                env=self.environ() | NODE_ENVIRONMENT | dict(own),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for this process, which then ends its nodes in order
+                preexec_fn=_end_with_parent,
             )
 
     def _autoscaling_file(self, max_workers: int) -> Path:
@@ -226,26 +239,8 @@ class LocalCluster:
         return path
 
 
-def write_token(path: Path) -> Path:
-    """A fresh token in a file that nobody else can read at any moment."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_hex(32))
-    return path
-
-
-def free_ports(num: int) -> list[int]:
-    """Different ports that nobody listens on."""
-    found: list[int] = []
-    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((HOST, port))
-            found.append(port)
-        if len(found) == num:
-            return found
-    raise OSError(f"{len(found)} of the ports {PORTS.start} to {PORTS.stop - 1} are free, {num} are needed.")
-
-
-def _descendants(nodes: Sequence[subprocess.Popen[bytes]]) -> list[psutil.Process]:
+def descendants(nodes: Iterable[subprocess.Popen[bytes]]) -> list[psutil.Process]:
+    """Processes and all that they have started."""
     found: list[psutil.Process] = []
     for node in nodes:
         with contextlib.suppress(psutil.NoSuchProcess):

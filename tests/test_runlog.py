@@ -6,6 +6,7 @@ import json
 import logging
 import multiprocessing
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from wildray.errors import ConfigError
 from wildray.runlog import RunLog, check_uri, default_uri, open_run, prepare, tracking_client, ui_command
 from wildray.spool import spool_file
-from wildray.tracking import MAX_VALUE_CHARS, clean_key, flatten
+from wildray.tracking import MAX_VALUE_CHARS, clean_key, flatten, reason_of
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +140,26 @@ def test_a_failure_ends_nothing_and_is_replayed(
     assert client(store).get_run(run.run_id).data.params == {"seed": "1"}
     assert list((store / "mlartifacts").rglob("curve.png"))
     assert list((store / "mlspool").iterdir()) == []
+
+
+def test_an_error_of_the_database_is_one_line(
+    store: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = open_run(default_uri(store), "reserve", "full", {})
+    with sqlite3.connect(store / "mlflow.db") as database:  # an OperationalError, as of a full disk
+        database.execute("DROP TABLE latest_metrics")
+    run.metrics({"loss": 1.0}, 0)
+    (told,) = [record.message for record in caplog.records if "Logging to" in record.message]
+    assert "(sqlite3.OperationalError) no such table: latest_metrics" in told
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_the_reason_is_what_is_wrong() -> None:
+    first = "(raised as a result of Query-invoked autoflush; consider using a session.no_autoflush block)"
+    full = "(sqlite3.OperationalError) database or disk is full"
+    assert reason_of(OSError(f"{first}\n{full}\n[SQL: UPDATE runs]")) == full
+    assert reason_of(OSError(first)) == first
+    assert reason_of(OSError()) == "OSError"
 
 
 def test_a_replay_that_stops_half_way_repeats_nothing(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

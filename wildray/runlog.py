@@ -28,13 +28,14 @@ from wildray.remote import is_remote, local_copy, remote_path
 from wildray.run_entries import Entries, collided, experiment_id
 from wildray.spool import Spool, spool_file
 from wildray.tracking import (
-    ENVIRONMENT,
     artifact_place,
     check_uri,
     clean_key,
     default_uri,
     flatten,
     locked,
+    prepare_mlflow,
+    reason_of,
     serve,
     shown,
     ui_command,
@@ -277,10 +278,9 @@ class RunLog:
 
     def _fail(self, error: Exception) -> None:
         self._healthy = False
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         _log.warning(
             "Logging to %s failed (%s). The stage goes on; what it logs is kept in %s, and logged when the run %s is "
-            "opened again.", shown(self._uri or ""), reason, self._spool.path, self._name,
+            "opened again.", shown(self._uri or ""), reason_of(error), self._spool.path, self._name,
         )  # fmt: skip
 
 
@@ -291,9 +291,8 @@ def serve_ui(store_root: str | os.PathLike[str], host: str = "127.0.0.1", port: 
 
 
 def tracking_client(uri: str) -> Any:
-    """MLflow's client of a tracking URI, with what ``tracking.ENVIRONMENT`` says."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    """MLflow's client of a tracking URI, as ``prepare_mlflow`` wants it."""
+    prepare_mlflow()
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=uri)

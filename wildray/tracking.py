@@ -37,6 +37,15 @@ ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # evaluation jobs of language models: idle processes
 }
 """What MLflow is told through the environment, where the user says nothing else."""
+TOLD_HERE = "mlflow.store.db.utils"
+"""MLflow's logger that prints a hundred lines for each error of a database, such as a full disk, and raises it too."""
+
+
+def prepare_mlflow() -> None:
+    """Tell MLflow what ``ENVIRONMENT`` says, and have errors of the database told once; comes before its import."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger(TOLD_HERE).setLevel(logging.CRITICAL)
 
 
 def default_uri(store_root: str | os.PathLike[str]) -> str:
@@ -82,6 +91,13 @@ def _check_driver(uri: str) -> None:
 def shown(uri: str) -> str:
     """A URI without its password, to be printed."""
     return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what an error says that says what is wrong: SQLAlchemy may begin with when it noticed."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    telling = [line for line in lines if not line.startswith("(raised as a result of")]
+    return (telling or lines or [type(error).__name__])[0][:300]
 
 
 def artifact_place(uri: str, store_root: str | os.PathLike[str]) -> str | None:
