@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import ray
+from matplotlib.ticker import NullLocator
 
 from bench.label_slips import slips
 from bench.pages import table
@@ -58,10 +59,10 @@ GAPS = (12, 24, 48, 120)
 SLACK = 0.001
 """Settings this close to the purest are as good."""
 GRID = {
-    "min_iou": (0.1, 0.2, 0.3),
+    "min_iou": (0.2, 0.3),
     "min_margin": (0.05, 0.1, 0.15, 0.2),
-    "look_weight": (0.5, 1.0, 1.5, 2.0),
-    "max_missed": (3, 4),
+    "look_weight": (0.5, 1.0, 1.5),
+    "max_missed": (4,),
 }
 """What is chosen on two herds for the third. The limits of colour in ``tracklets`` and ``following`` were found on all
 three; they are not in it."""
@@ -202,13 +203,16 @@ def _figure(results: Mapping[tuple[str, int, str], Mapping[int, Sequence[Count]]
                 found = [results[herd, every, "chained"][gap] for every in RATES]
                 rates = [FPS / every for every in RATES]
                 pairs = [sum(c.pairs for c in counts) for counts in found]
-                shares = [sum(c.right for c in counts) / max(n, 1) for counts, n in zip(found, pairs, strict=True)]
+                shares = [
+                    sum(c.right for c in counts) / n if n else np.nan for counts, n in zip(found, pairs, strict=True)
+                ]
                 per_frame = [n / len(c) * every for n, c, every in zip(pairs, found, RATES, strict=True)]
                 axes[0, column].plot(rates, shares, marker="o", label=f"{gap} frames")
                 axes[1, column].plot(rates, np.array(per_frame) / per_frame[0], marker="o", label=f"{gap} frames")
             axes[0, column].set_title(herd)
             axes[0, column].set_ylim(0.9, 1.003)
             axes[1, column].set_xscale("log")
+            axes[1, column].xaxis.set_minor_locator(NullLocator())
             axes[1, column].set_xticks([FPS / every for every in RATES], [f"{FPS / every:.0f}" for every in RATES])
             axes[1, column].set_xlabel("frames detected per second")
         axes[0, 0].set_ylabel("share of right pairs")

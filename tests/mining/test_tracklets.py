@@ -187,8 +187,10 @@ def test_a_lasting_change_of_colour_cuts_and_a_passing_one_does_not() -> None:
     assert cut[6] != cut[0]
     looks[6:] = 120.0
     assert len(set(settled(replace(boxes, look=looks), chain, ~company))) == 1  # it may have turned
+    looks[6:] = 117.0
+    assert len(set(settled(replace(boxes, look=looks), chain, company))) == 2
     quick = replace(boxes, look=looks, time_s=boxes.time_s * 0.4)
-    assert len(set(settled(quick, chain, company))) == 1  # so soon nothing takes another's place
+    assert len(set(settled(quick, chain, company))) == 1  # so soon hardly anything takes its place
     looks[6:] = np.nan
     assert len(set(settled(replace(boxes, look=looks), chain, company))) == 1
 

@@ -23,12 +23,12 @@ from scipy.sparse.csgraph import connected_components
 from wildray.mining.following import Float32, Rules, Sightings, followed
 from wildray.mining.linkers import Bool, Int64
 
-SURE_STEP_S, NEAR_STEP_S = 0.08, 0.25
-"""Times between frames. Closer than the first, in company too no more proof by colour is asked for than alone; from the
-second on, one box of a link in company is enough to doubt it. Measured with 25, 8 and 2 frames a second."""
-ALONE_CHANGE, COMPANY_CHANGE = 0.9, 0.56
-"""Most that the colour may change between boxes that are surely one animal, alone and in company. A lone animal turns;
-where others overlap it a change as large is mostly a swap."""
+SOON_STEP_S, FAR_STEP_S = 0.08, 0.25
+"""Times between frames. Closer than the first, less proof by colour is asked for in company; from the second on, one box
+of a link in company is enough to doubt it. Measured with 25, 8 and 2 frames a second."""
+ALONE_CHANGE, SOON_CHANGE, COMPANY_CHANGE = 0.9, 0.75, 0.52
+"""Most that the colour may change between boxes that are surely one animal: alone, in company in frames close together,
+and in company otherwise. A lone animal turns; where others overlap it a change as large is mostly a swap."""
 ALONE_STEPS, COMPANY_STEPS = 5, 3
 """So many boxes further on an animal may look like itself again, after something passed in front."""
 
@@ -87,9 +87,10 @@ def settled(boxes: Sightings, chain: Int64, company: Bool) -> Int64:
         first, second = order[:-steps], order[steps:]
         same = chain[first] == chain[second]
         first, second = first[same], second[same]
-        far = step_s[second] >= NEAR_STEP_S
+        far = step_s[second] >= FAR_STEP_S
         doubtful = np.where(far, company[first] | company[second], company[first] & company[second])
-        most = np.where(doubtful & (step_s[second] >= SURE_STEP_S), COMPANY_CHANGE, ALONE_CHANGE)
+        in_company = np.where(step_s[second] < SOON_STEP_S, SOON_CHANGE, COMPANY_CHANGE)
+        most = np.where(doubtful, in_company, ALONE_CHANGE)
         sure = boxes.measure(boxes.look[first], boxes.look[second]) <= most
         sure &= steps <= np.where(doubtful, COMPANY_STEPS, ALONE_STEPS)
         links.append((first[sure], second[sure]))
