@@ -24,8 +24,8 @@ from wildray.mining.following import Float32, Rules, Sightings, followed
 from wildray.mining.linkers import Bool, Int64
 
 SOON_STEP_S, FAR_STEP_S = 0.08, 0.25
-"""Times between frames. Closer than the first, less proof by colour is asked for in company; from the second on, one box
-of a link in company is enough to doubt it. Measured with 25, 8 and 2 frames a second."""
+"""Times between frames. Closer than the first, less proof by colour is asked for in company; from the second on, one
+box of a link in company is enough to doubt it. Measured with 25, 8 and 2 frames a second."""
 ALONE_CHANGE, SOON_CHANGE, COMPANY_CHANGE = 0.9, 0.75, 0.52
 """Most that the colour may change between boxes that are surely one animal: alone, in company in frames close together,
 and in company otherwise. A lone animal turns; where others overlap it a change as large is mostly a swap."""
