@@ -109,6 +109,12 @@ def sampled(facts: dict[str, np.ndarray], right: np.ndarray, number: int, rng: n
     )
 
 
+def test_of_tracklets_no_overlap_of_a_pair_is_asked_for() -> None:
+    facts, _ = population(np.random.default_rng(0), 400)
+    assert any("mine.min_iou" in rule.limits for rule in rules(facts, "assigned"))
+    assert not any("mine.min_iou" in rule.limits for rule in rules(facts, "chained"))
+
+
 def test_rules_keep_what_they_say() -> None:
     facts, _ = population(np.random.default_rng(0), 400)
     found = rules(facts)
@@ -121,7 +127,7 @@ def test_rules_keep_what_they_say() -> None:
                 "mine.min_iou": facts["iou"] >= value,
                 "mine.min_margin": facts["margin"] >= value,
                 "mine.interval": facts["gap_s"] <= value + 0.05,
-                "boxes in the frame": facts["density"] <= value,
+                "mine.max_animals": facts["density"] <= value,
             }[name]
         assert rule.num_pairs == kept.sum() > 0
     assert not any("mine.interval" in rule.limits for rule in found), "all gaps are 2 s: an interval keeps all or none"
@@ -132,7 +138,7 @@ def test_a_cap_on_density_is_recommended_where_company_is_the_trouble() -> None:
     facts, right = population(rng)
     found = recommend(rules(facts), sampled(facts, right, 600, rng), 0.9)
     assert found["supported"]
-    assert found["limits"]["boxes in the frame"] == 1
+    assert found["limits"]["mine.max_animals"] == 1
     assert found["purity_low"] >= 0.9
     assert "fresh sheet" in found["sentence"]
 

@@ -25,10 +25,10 @@ LIMITS = {
     "mine.min_iou": ("iou", (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)),
     "mine.min_margin": ("margin", (0.1, 0.2, 0.3, 0.4, 0.5)),
     "mine.interval": ("gap_s", (0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)),
-    "boxes in the frame": ("density", (1, 2, 3, 4, 6, 8)),
+    "mine.max_animals": ("density", (1, 2, 3, 4, 6, 8)),
 }
 """What is limited: the fact it looks at, and the values that are tried."""
-AT_MOST = ("mine.interval", "boxes in the frame")
+AT_MOST = ("mine.interval", "mine.max_animals")
 """Limits from above; the others are from below."""
 CONFIDENCE_CHOSEN = 0.99
 """Coverage of the interval that a stricter setting must pass. It is chosen among a hundred or so on the same verdicts:
@@ -72,13 +72,15 @@ class Rule:
         return " and ".join(words)
 
 
-def rules(facts: Mapping[str, Float64]) -> list[Rule]:
+def rules(facts: Mapping[str, Float64], linker: str = "direct") -> list[Rule]:
     """The rules that keep some pairs of a set, those that keep most first; of equal ones the one of fewer limits.
 
     Args:
         facts: (P,) values by name.
+        linker: Of the set. With ``chained`` the overlap of a pair is not what ``mine.min_iou`` limits.
     """
-    single = [{name: float(value)} for name, (_, values) in LIMITS.items() for value in values]
+    names = [name for name in LIMITS if linker != "chained" or name != "mine.min_iou"]
+    single = [{name: float(value)} for name in names for value in LIMITS[name][1]]
     double = [one | other for one, other in itertools.combinations(single, 2) if one.keys() != other.keys()]
     found: dict[bytes, Rule] = {}
     for limits in [{}, *single, *double]:

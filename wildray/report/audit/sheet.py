@@ -148,7 +148,7 @@ def _record(config: AuditConfig, population: Population, strata: Strata, rows: l
         labels=strata.labels,
         size=strata.size.tolist(),
         drawn=drawn,
-        rules=rules(population.facts),
+        rules=rules(population.facts, str(population.mining.get("linker"))),
     )
 
 
