@@ -143,8 +143,12 @@ def test_a_failure_ends_nothing_and_is_replayed(
 
 
 def test_an_error_of_the_database_is_one_line(
-    store: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    store: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # handlers of earlier tests have closed streams
     run = open_run(default_uri(store), "reserve", "full", {})
     with sqlite3.connect(store / "mlflow.db") as database:  # an OperationalError, as of a full disk
         database.execute("DROP TABLE latest_metrics")
