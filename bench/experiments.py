@@ -28,8 +28,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -73,6 +73,7 @@ class Run:
         num_images: Budget: images that the student is to see at least, and less than an epoch more.
         measure: Of the backbone before and after.
         rate_share: Share of the recipe's learning rate that is taken, where the configuration gives none.
+        facts: Numbers about what is trained on that stand in the result.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Run:
     num_images: int
     measure: Measure
     rate_share: float = 1.0
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def execute(run: Run, folder: Path) -> None:
     except StageError as error:  # a loss that is not finite is a result too
         logger.exception("%s failed", run.name)
         result = {"error": str(error)}
-    facts = {"name": run.name, "seed": config.train.seed, "commit": commit(), "machine": machine()}
+    facts = {"name": run.name, "seed": config.train.seed, "commit": commit(), "machine": machine(), **run.facts}
     facts["config"] = _settings(config)
     temporary = folder / f".{run.name}.json"
     temporary.write_text(json.dumps(facts | result, indent=1))

@@ -1,0 +1,6 @@
+"""The page of ``bench.pair_purity``."""
+from bench.record import Results
+
+
+def page(results: Results) -> str:
+    return ""
