@@ -61,7 +61,9 @@ class Mined:
 def mined(footage: AnnotatedCollection, config: MineConfig) -> Mined:
     """Mine all of a collection that lies in memory, and judge the pairs by its truth."""
     sequences = assign_sequences(footage.media, gap_s=sequence_gap_s(config))
-    _, pairs = mine_tables(sequences, footage.frames, footage.detections.select(MINED_COLUMNS), config)
+    _, pairs = mine_tables(
+        sequences, footage.frames, footage.detections.select(MINED_COLUMNS), config, footage.vectors_of(config)
+    )
     usable = eligible(footage.detections.select(DETECTION_COLUMNS), config.model_dump())
     matching = match(usable, footage.truth.boxes, footage.files, frames=footage.frames, min_iou=footage.min_iou)
     judged = judge(pairs.select(PAIR_COLUMNS), usable, matching, footage.truth.boxes)
@@ -88,7 +90,9 @@ def graded(right: pa.Table, wrong: pa.Table, *, purity: float, num: int, seed: i
     parts = []
     for number, (kind, (table, count)) in enumerate(wanted.items()):
         if table.num_rows < count:
-            raise DataError(f"Got {table.num_rows} {kind} pairs, expected {count}: choose a smaller set or more footage.")
+            raise DataError(
+                f"Got {table.num_rows} {kind} pairs, expected {count}: choose a smaller set or more footage."
+            )
         rows = np.random.default_rng((seed, number)).permutation(table.num_rows)[:count]
         parts.append(table.take(pa.array(np.sort(rows))))
     return _together(pa.concat_tables(parts))

@@ -9,8 +9,8 @@ takes the pairs that each linker mines, and the last mines again with what a fir
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from bench.pair_purity_page import page
 from bench.record import Results
 from bench.reserve import EITHER_FLANK, ELSEWHERE
 from wildray.config import Config, MineConfig
-from wildray.units import Interval
+from wildray.retrieval.embed import embed
 
 SEEDS = (0, 1, 2)
 PURITIES = (1.0, 0.95, 0.85, 0.7, 0.5)
@@ -32,6 +32,8 @@ GAP_S = 2.0
 LINKERS = ("direct", "assigned", "chained")
 NUM_IMAGES = 150 * IMAGES_PER_STEP
 SMOKE_IMAGES = 6 * IMAGES_PER_STEP
+MAX_WAITING = 4
+"""Runs ahead of a second round from which on it is not yet its turn."""
 SETTINGS: dict[str, object] = {
     "backbone.name": "resnet10t",
     "backbone.image_size": 64,
@@ -46,7 +48,7 @@ class Spec:
     """Which run it is.
 
     Attributes:
-        series: ``purity``, ``gap`` or ``mined``.
+        series: ``purity``, ``gap``, ``mined`` or ``second`` (mined once more, with what ``mined`` learned).
         of: Purity in per cent, gap in milliseconds, or linker.
         seed: Of the draw of pairs and of the training.
     """
@@ -61,12 +63,18 @@ class Spec:
         return f"{self.series}-{self.of}-s{self.seed}"
 
 
-def specs() -> Iterator[Spec]:
-    """All runs but those of a second round, in order of priority. Purity 1 is the run of its gap."""
-    for seed in SEEDS:
-        yield from (Spec("gap", f"{1000 * gap_s:g}", seed) for gap_s in sorted(GAPS_S, key=lambda gap: gap != GAP_S))
-        yield from (Spec("purity", f"{100 * purity:g}", seed) for purity in reversed(PURITIES[1:]))
-        yield from (Spec("mined", linker, seed) for linker in LINKERS)
+def specs() -> list[Spec]:
+    """All runs in order of priority. Purity 1 is the run of its gap."""
+    gaps = [("gap", f"{1000 * gap_s:g}") for gap_s in GAPS_S]
+    purities = [("purity", f"{100 * purity:g}") for purity in PURITIES[1:]]
+    linkers = [("mined", linker) for linker in LINKERS]
+    kinds = [*gaps, *purities, *linkers]
+    # of further seeds first what is furthest apart
+    ends = [("gap", f"{1000 * GAP_S:g}"), purities[-1], linkers[-1], linkers[0], gaps[0], gaps[-1]]
+    rest = [kind for kind in kinds if kind not in ends]
+    further = [Spec(*kind, seed) for part in (ends, rest) for seed in SEEDS[1:] for kind in part]
+    second = [Spec("second", "chained", seed) for seed in SEEDS]
+    return [*(Spec(*kind, SEEDS[0]) for kind in [*ends, *rest]), second[0], *further, *second[1:]]
 
 
 class Sets:
@@ -92,8 +100,7 @@ class Sets:
         """Digest of the set of a run, and facts about it."""
         purity, gap_s = 1.0, GAP_S
         if spec.series == "mined":
-            source = self.mined(spec.of, GAP_S)
-            return self.whole(source, spec, gap_s=GAP_S)
+            return self.whole(self.mined(spec.of, GAP_S), spec)
         if spec.series == "gap":
             gap_s = float(spec.of) / 1000
         else:
@@ -103,28 +110,38 @@ class Sets:
         facts = {"set_purity": purity, "set_num": pairs.num_rows, "gap_s": gap_s, "mined_num": right.num_rows}
         return kept(self.reserve.store, pairs, detections=self.reserve.detections, facts={"set": spec.name}), facts
 
-    def whole(self, source: Mined, spec: Spec, *, gap_s: float) -> tuple[str, dict[str, float]]:
+    def second(self, seed: int) -> tuple[str, dict[str, float]]:
+        """The set that is mined by what the first round learned, from all that was mined by colours."""
+        store, detections = self.reserve.store, self.reserve.detections
+        first = Spec("mined", "chained", seed)
+        config = Config.load(overrides={**SETTINGS, "train.seed": seed})
+        vectors = embed(config, store, run=first.name, data=f"detections/{detections}").digest
+        overlap = self._mined("chained", GAP_S, look_weight=0.0)
+        pairs, facts = self.whole(self._mined("chained", GAP_S, embeddings=vectors), Spec("second", "chained", seed))
+        return pairs, {**facts, "overlap_num": overlap.pairs.num_rows, "overlap_purity": overlap.purity}
+
+    def whole(self, source: Mined, spec: Spec) -> tuple[str, dict[str, float]]:
         """A set of what was mined, right or wrong, with facts about it."""
-        none = source.pairs.slice(0, 0)
-        pairs = graded(source.pairs, none, purity=1.0, num=self.num, seed=spec.seed)
+        pairs = graded(source.pairs, source.pairs.slice(0, 0), purity=1.0, num=self.num, seed=spec.seed)
         facts = {
             "set_purity": source.purity,
             "set_num": pairs.num_rows,
-            "gap_s": gap_s,
+            "gap_s": GAP_S,
             "mined_num": source.pairs.num_rows,
+            "different": source.wrong.num_rows / source.pairs.num_rows,
         }
         return kept(self.reserve.store, pairs, detections=self.reserve.detections, facts={"set": spec.name}), facts
 
-    def _mined(self, linker: str, gap_s: float) -> Mined:
-        config = herd_config(smoke=False).mine
-        changes: dict[str, object] = {"linker": linker, "interval": Interval(f"{gap_s:g}s")}
-        return mined(self.footage, MineConfig.model_validate({**config.model_dump(), **changes}))
+    def _mined(self, linker: str, gap_s: float, **settings: object) -> Mined:
+        usual = herd_config(smoke=False).mine.model_dump(mode="json")
+        config = MineConfig.model_validate({**usual, "linker": linker, "interval": f"{gap_s:g}s", **settings})
+        return mined(self.footage, config)
 
 
 def run_of(spec: Spec, sets: Sets, *, num_images: int) -> Run:
     """The training run of a spec."""
     reserve = sets.reserve
-    pairs, facts = sets.of(spec)
+    pairs, facts = sets.second(spec.seed) if spec.series == "second" else sets.of(spec)
     return Run(
         name=spec.name,
         config=Config.load(overrides={**SETTINGS, "train.seed": spec.seed}),
@@ -141,8 +158,20 @@ def plan(work: Path, smoke: bool) -> Callable[[Results], list[Run]]:
     """All runs, after making the reserve."""
     sets = Sets(open_herd_reserve(work, smoke=smoke))
     num_images = SMOKE_IMAGES if smoke else NUM_IMAGES
-    runs = [run_of(spec, sets, num_images=num_images) for spec in specs()]
-    return lambda results: runs
+    known = cache(lambda spec: run_of(spec, sets, num_images=num_images))
+
+    def runs(results: Results) -> list[Run]:
+        """A second round is mined when it is its turn, since its boxes are embedded first."""
+        wanted: list[Run] = []
+        for spec in specs():
+            first = Spec("mined", "chained", spec.seed).name
+            model = sets.reserve.store.path("models", first, "backbone.safetensors")
+            waiting = sum(run.name not in results for run in wanted)
+            if spec.series != "second" or (waiting < MAX_WAITING and first in results and model.is_file()):
+                wanted.append(known(spec))
+        return wanted
+
+    return runs
 
 
 if __name__ == "__main__":

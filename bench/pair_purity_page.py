@@ -1,4 +1,5 @@
 """The page of ``bench.pair_purity``."""
+
 from bench.record import Results
 
 
