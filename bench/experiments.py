@@ -96,11 +96,13 @@ class Bench:
         plan: Folder and whether this is a smoke trial, to a function that gives all runs in order of priority, once
             more after each that finished.
         page: Results by name, to Markdown.
+        figures: Results by name, to files that the page shows and that lie beside it, by name.
     """
 
     name: str
     plan: Callable[[Path, bool], Callable[[Results], list[Run]]]
     page: Callable[[Results], str]
+    figures: Callable[[Results], Mapping[str, bytes]] = lambda results: {}
 
 
 def budgeted(run: Run) -> tuple[Config, float]:
@@ -286,3 +288,5 @@ def _write_pages(bench: Bench, results: Results, *, page: Path | None, record: P
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    for name, content in bench.figures(results).items():
+        (page.parent / name).write_bytes(content)

@@ -18,7 +18,7 @@ from bench.experiments import IMAGES_PER_STEP, Bench, Run, command
 from bench.graded_pairs import Mined, graded, kept, mined
 from bench.herd_reserve import HerdReserve, herd_config, open_herd_reserve
 from bench.measures import Retrieval
-from bench.pair_purity_page import page
+from bench.pair_purity_page import figures, page
 from bench.record import Results
 from bench.reserve import EITHER_FLANK, ELSEWHERE
 from wildray.config import Config, MineConfig
@@ -48,7 +48,8 @@ class Spec:
     """Which run it is.
 
     Attributes:
-        series: ``purity``, ``gap``, ``mined`` or ``second`` (mined once more, with what ``mined`` learned).
+        series: ``purity``, ``gap``, ``mined``, ``second`` (mined once more, with what ``mined``
+            learned) or ``self`` (two views of one crop of a pair).
         of: Purity in per cent, gap in milliseconds, or linker.
         seed: Of the draw of pairs and of the training.
     """
@@ -68,7 +69,7 @@ def specs() -> list[Spec]:
     gaps = [("gap", f"{1000 * gap_s:g}") for gap_s in GAPS_S]
     purities = [("purity", f"{100 * purity:g}") for purity in PURITIES[1:]]
     linkers = [("mined", linker) for linker in LINKERS]
-    kinds = [*gaps, *purities, *linkers]
+    kinds = [*gaps, *purities, *linkers, ("self", f"{1000 * GAP_S:g}")]
     # of further seeds first what is furthest apart
     ends = [("gap", f"{1000 * GAP_S:g}"), purities[-1], linkers[-1], linkers[0], gaps[0], gaps[-1]]
     rest = [kind for kind in kinds if kind not in ends]
@@ -101,13 +102,22 @@ class Sets:
         purity, gap_s = 1.0, GAP_S
         if spec.series == "mined":
             return self.whole(self.mined(spec.of, GAP_S), spec)
-        if spec.series == "gap":
+        if spec.series in ("gap", "self"):
             gap_s = float(spec.of) / 1000
         else:
             purity = float(spec.of) / 100
         right, wrong = self.mined("chained", gap_s).right, self.mined("direct", gap_s).wrong
         pairs = graded(right, wrong, purity=purity, num=self.num, seed=spec.seed)
-        facts = {"set_purity": purity, "set_num": pairs.num_rows, "gap_s": gap_s, "mined_num": right.num_rows}
+        published = self.mined("direct", gap_s)
+        facts = {
+            "set_purity": purity,
+            "set_num": pairs.num_rows,
+            "gap_s": gap_s,
+            "mined_num": right.num_rows,
+            "direct_num": published.pairs.num_rows,
+            "direct_purity": published.purity,
+            "direct_different": published.wrong.num_rows / published.pairs.num_rows,
+        }
         return kept(self.reserve.store, pairs, detections=self.reserve.detections, facts={"set": spec.name}), facts
 
     def second(self, seed: int) -> tuple[str, dict[str, float]]:
@@ -140,11 +150,11 @@ class Sets:
 
 def run_of(spec: Spec, sets: Sets, *, num_images: int) -> Run:
     """The training run of a spec."""
-    reserve = sets.reserve
+    reserve, views = sets.reserve, "self" if spec.series == "self" else "temporal"
     pairs, facts = sets.second(spec.seed) if spec.series == "second" else sets.of(spec)
     return Run(
         name=spec.name,
-        config=Config.load(overrides={**SETTINGS, "train.seed": spec.seed}),
+        config=Config.load(overrides={**SETTINGS, "train.seed": spec.seed, "train.views": views}),
         store=reserve.store,
         samples=pairs,
         num_samples=int(facts["set_num"]),
@@ -175,4 +185,4 @@ def plan(work: Path, smoke: bool) -> Callable[[Results], list[Run]]:
 
 
 if __name__ == "__main__":
-    sys.exit(command(Bench("pair_purity", plan, page)))
+    sys.exit(command(Bench("pair_purity", plan, page, figures)))
