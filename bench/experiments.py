@@ -28,8 +28,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -73,6 +73,7 @@ class Run:
         num_images: Budget: images that the student is to see at least, and less than an epoch more.
         measure: Of the backbone before and after.
         rate_share: Share of the recipe's learning rate that is taken, where the configuration gives none.
+        facts: Numbers about what is trained on that stand in the result.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Run:
     num_images: int
     measure: Measure
     rate_share: float = 1.0
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,13 @@ class Bench:
         plan: Folder and whether this is a smoke trial, to a function that gives all runs in order of priority, once
             more after each that finished.
         page: Results by name, to Markdown.
+        figures: Results by name, to files that the page shows and that lie beside it, by name.
     """
 
     name: str
     plan: Callable[[Path, bool], Callable[[Results], list[Run]]]
     page: Callable[[Results], str]
+    figures: Callable[[Results], Mapping[str, bytes]] = lambda results: {}
 
 
 def budgeted(run: Run) -> tuple[Config, float]:
@@ -136,7 +140,7 @@ def execute(run: Run, folder: Path) -> None:
     except StageError as error:  # a loss that is not finite is a result too
         logger.exception("%s failed", run.name)
         result = {"error": str(error)}
-    facts = {"name": run.name, "seed": config.train.seed, "commit": commit(), "machine": machine()}
+    facts = {"name": run.name, "seed": config.train.seed, "commit": commit(), "machine": machine(), **run.facts}
     facts["config"] = _settings(config)
     temporary = folder / f".{run.name}.json"
     temporary.write_text(json.dumps(facts | result, indent=1))
@@ -284,3 +288,5 @@ def _write_pages(bench: Bench, results: Results, *, page: Path | None, record: P
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    for name, content in bench.figures(results).items():
+        (page.parent / name).write_bytes(content)

@@ -19,6 +19,7 @@ FLOORS = [
             "metadata",
             "photos",
             "labelled",
+            "vectors",
             "trials",
             "verdicts",
         ),

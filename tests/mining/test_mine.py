@@ -11,7 +11,8 @@ from wildray.cli.cluster import connect
 from wildray.config import Config
 from wildray.errors import ConfigError, DataError, StageError
 from wildray.mining import mine as stage
-from wildray.mining.mine import MineResult, mine, pairs_digest, sequence_gap_s
+from wildray.mining.mine import MineResult, mine, sequence_gap_s
+from wildray.mining.naming import pairs_digest
 from wildray.schema import PAIRS, STATIC
 from wildray.store import Store
 

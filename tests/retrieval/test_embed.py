@@ -105,7 +105,7 @@ def test_crops_of_detections_come_with_their_camera_and_without_the_purged(store
     collection.write("detections", "c0", pa.Table.from_pylist(rows, schema=DETECTIONS))
     collection.done("c0", {})
     assert open_source(store, "detections/d1").num_rows == 2
-    result = embed(CONFIG, store, source="detections/d1")
+    result = embed(CONFIG, store, data="detections/d1")
     ids, vectors = read_embeddings(store, result.digest)
     assert ids == ["1"]
     assert vectors.shape[0] == result.num == 1
@@ -122,11 +122,16 @@ def test_sources_that_do_not_exist_are_named(store):
     with pytest.raises(DataError, match="give --data"):
         embed(CONFIG, store)
     with pytest.raises(DataError, match="expected labelled/DIGEST"):
-        embed(CONFIG, store, source="videos/1")
-    with pytest.raises(DataError, match="has no crops"):
-        embed(CONFIG, store, source="detections/none")
+        open_source(store, "videos/1")
     with pytest.raises(WildrayError, match="labelled/none"):
-        embed(CONFIG, store, source="labelled/none")
+        open_source(store, "labelled/none")
+    with pytest.raises(DataError, match="run 'wildray detect"):
+        embed(CONFIG, store, data="detections")
+    store.collection("detections", "d1").begin({})
+    with pytest.raises(DataError, match="Did you mean 'd1'"):
+        embed(CONFIG, store, data="detections/d2")
+    with pytest.raises(DataError, match="detections/d1 has no crops"):
+        embed(CONFIG, store, data="detections")
 
 
 def test_a_run_that_does_not_exist_is_named(store, metadata):

@@ -83,7 +83,10 @@ def pretrain(arguments: argparse.Namespace) -> object:
 
 
 def embed(arguments: argparse.Namespace) -> object:
-    """Turn labelled images into unit vectors with a trained, or any other, backbone."""
+    """Turn labelled images, or the crops of detections, into unit vectors with a trained, or any other, backbone.
+
+    Vectors of detections (--data detections) serve a second round of mining: --mine.embeddings takes their digest.
+    """
     config, store = _ready(arguments, create=arguments.data is not None)
     from wildray.retrieval.embed import embed as run_stage
 

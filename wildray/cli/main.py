@@ -123,7 +123,8 @@ def _add_stages(command: AddCommand) -> None:
         sub.add_argument(
             "--data",
             metavar="METADATA",
-            help="labelled images (CSV of wildlife-datasets columns, an import's digest); default the newest import",
+            help="labelled images (CSV of wildlife-datasets columns, an import's digest); default the newest import"
+            + ("; detections, or detections/DIGEST, for the crops of detections" if name == "embed" else ""),
         )
 
     sub = command("sweep", commands.sweep, "FILE", sections=("tracking",))

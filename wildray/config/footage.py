@@ -158,6 +158,9 @@ class MineConfig(Section):
     difference of looks)."""
     look_weight: float = Field(1.0, ge=0, le=10)
     """chained: weight of how different two boxes look, by the colours that detect stored; 0 goes by overlap alone."""
+    embeddings: str | None = None
+    """chained: digest of vectors that embed made of the crops of these very detections; looks are then compared by them
+    and not by colours. A second round of mining, with what a first model has learned."""
     max_missed: int = Field(4, ge=0, le=100)
     """chained: frames in a row in which an animal may be missed before its tracklet ends."""
     link_gap: Duration = Duration("2s")

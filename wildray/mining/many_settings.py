@@ -17,6 +17,7 @@ import pyarrow as pa
 from wildray.collection import Collection
 from wildray.config import MineConfig
 from wildray.errors import StageError
+from wildray.mining.embedded import Vectors, embedded
 from wildray.mining.judge import DETECTION_COLUMNS, PAIR_COLUMNS, eligible, judge
 from wildray.mining.matching import MIN_IOU, Matching, match
 from wildray.mining.mine import MEDIA_COLUMNS, sequence_gap_s
@@ -53,6 +54,7 @@ class AnnotatedCollection:
         if not self.frames.num_rows:
             raise StageError(f"No frame of the detections {collection.digest} was looked at.")
         self.files = truth.files_of(self.media)
+        self._collection = collection
         self._matched = functools.lru_cache(maxsize=KEPT_MATCHINGS)(self._match)
 
     @property
@@ -69,7 +71,9 @@ class AnnotatedCollection:
     def figures(self, config: MineConfig, *, seed: int = 0, breakdowns: Sequence[Breakdown] = ("density",)) -> Any:
         """Mine with some settings and judge the pairs; plain values."""
         sequences = assign_sequences(self.media, gap_s=sequence_gap_s(config))
-        _, pairs = mine_tables(sequences, self.frames, self.detections.select(MINED_COLUMNS), config)
+        _, pairs = mine_tables(
+            sequences, self.frames, self.detections.select(MINED_COLUMNS), config, self.vectors_of(config)
+        )
         detections, matching = self._matched(config.min_score, config.categories)
         judged = judge(pairs.select(PAIR_COLUMNS), detections, matching, self.truth.boxes)
         return {
@@ -85,6 +89,11 @@ class AnnotatedCollection:
                 for name in breakdowns
             },
         }
+
+    def vectors_of(self, config: MineConfig) -> Vectors | None:
+        """The vectors that are mined with, where a configuration names some; errors as ``embedded.embedded``."""
+        looks = embedded(config, self._collection)
+        return None if looks is None else looks.read(list(self._collection.finished()))
 
     def _match(self, min_score: float, categories: tuple[str, ...]) -> tuple[pa.Table, Matching]:
         usable = eligible(self.detections.select(DETECTION_COLUMNS), {"min_score": min_score, "categories": categories})

@@ -25,6 +25,8 @@ import ray.data
 from wildray.collection import Collection
 from wildray.config import Config, MineConfig, ScaleConfig
 from wildray.errors import ConfigError, StageError, WildrayError, error_to_bytes, nearest, raise_error_bytes
+from wildray.mining.embedded import Embedded, embedded, vectors_used
+from wildray.mining.naming import pairs_digest
 from wildray.mining.pairs import DETECTION_COLUMNS, FRAME_COLUMNS, mine_tables
 from wildray.mining.sequences import assign_sequences
 from wildray.nodes import of_kind, selector, task_cpus
@@ -34,13 +36,10 @@ from wildray.store import Store
 
 logger = logging.getLogger(__name__)
 
-RULES_VERSION = 3
-"""Raised when the code decides differently from equal settings, so that older pairs are not taken for newer."""
 SHARD_ROWS = 200_000
 """Frames and boxes of a shard: a task holds about a kilobyte for each at its peak."""
-_OF_CHAINS = frozenset({"look_weight", "max_missed", "link_gap"})
-UNUSED = {"chained": frozenset[str](), "assigned": _OF_CHAINS, "direct": _OF_CHAINS | {"min_margin"}}
-"""Settings that a linker does not use."""
+SHARD_ROWS_EMBEDDED = 50_000
+"""The same where boxes have vectors: of 512 numbers, they are two kilobytes more."""
 MEDIA_COLUMNS = ["media_id", "uri", "camera_id", "captured_at", "clock_flag", "duration_s"]
 """What the driver reads of the Media rows."""
 MIN_SEQUENCE_GAP_S = 60.0
@@ -87,8 +86,8 @@ def mine(config: Config, store: Store) -> MineResult:
         Counts, and where the pairs are.
 
     Raises:
-        ConfigError: ``mine.detections`` names no collection.
-        StageError: Nothing has been detected yet.
+        ConfigError: ``mine.detections`` names no collection, or ``mine.embeddings`` none of its crops.
+        StageError: Nothing has been detected yet, or the embeddings do not serve (``embedded.embedded``).
         StoreError: The store cannot be read or written, or another mine is at work on the same set.
     """
     begun = time.monotonic()
@@ -96,13 +95,15 @@ def mine(config: Config, store: Store) -> MineResult:
     finished = source.finished()
     if not finished:
         raise StageError(f"The detections {source.digest} hold no finished chunk yet: run 'wildray detect' first.")
-    target = store.collection("pairs", pairs_digest(config.mine, source.digest, finished))
+    vectors = vectors_used(config.mine, source)
+    target = store.collection("pairs", pairs_digest(config.mine, source.digest, finished, vectors))
     reused = _is_complete(target)
     if not reused:
         with store.lease(f"pairs-{target.digest}"):
             logger.info("mine: %d chunks of detections %s, pairs %s", len(finished), source.digest, target.digest)
+            looks = embedded(config.mine, source)
             target.begin({"mine": config.mine.model_dump(mode="json"), "detections": source.digest})
-            _work(config, source, target, finished)
+            _work(config, source, target, finished, looks)
     else:
         target.begin(target.settings())
     records = target.finished().values()
@@ -138,19 +139,6 @@ def mine(config: Config, store: Store) -> MineResult:
     return result
 
 
-def pairs_digest(config: MineConfig, detections: str, finished: Mapping[str, Any]) -> str:
-    """Name of the set of pairs of some settings over some finished chunks.
-
-    Args:
-        config: The mining settings. Those that the linker does not use make no difference.
-        detections: Digest of the detections.
-        finished: The finished chunks as their writer recorded them.
-    """
-    unused = {"detections"} | UNUSED[config.linker]
-    chunks = [[chunk, record["num_detections"]] for chunk, record in sorted(finished.items())]
-    return config.digest(extra={"version": RULES_VERSION, "detections": detections, "chunks": chunks}, exclude=unused)
-
-
 def _source(config: MineConfig, store: Store) -> Collection:
     """The collection of detections that is mined."""
     newest = store.newest("detections")
@@ -171,7 +159,9 @@ def _is_complete(target: Collection) -> bool:
     return bool(planned) and set(planned) <= set(target.finished())
 
 
-def _work(config: Config, source: Collection, target: Collection, finished: Mapping[str, Any]) -> None:
+def _work(
+    config: Config, source: Collection, target: Collection, finished: Mapping[str, Any], looks: Embedded | None
+) -> None:
     """Plan the shards, and work on those that are not finished."""
     shards = _shards(config.mine, source, finished)
     if not target.planned():
@@ -184,7 +174,7 @@ def _work(config: Config, source: Collection, target: Collection, finished: Mapp
     context.enable_progress_bars = False
     workers = min(config.scale.workers, len(left))
     tasks = ray.data.from_items(left, override_num_blocks=len(left)).map(
-        functools.partial(_mine_shard, config=config.mine, source=source, target=target),
+        functools.partial(_mine_shard, config=config.mine, source=source, target=target, looks=looks),
         compute=ray.data.TaskPoolStrategy(size=workers),
         num_cpus=_cpus_per_task(config.scale),
         label_selector=selector(config.scale.decode_nodes),
@@ -224,7 +214,8 @@ def _shards(config: MineConfig, source: Collection, finished: Mapping[str, Any])
     media_ids = sequences["media_id"].to_pylist()
     total = np.cumsum([weight[media_id] for media_id in media_ids])
     shards = {}
-    for number, (first, last) in enumerate(_cuts(sequences["stretch"].to_numpy(), total)):
+    most = SHARD_ROWS if config.embeddings is None else SHARD_ROWS_EMBEDDED
+    for number, (first, last) in enumerate(_cuts(sequences["stretch"].to_numpy(), total, most)):
         part = sequences.slice(first, last - first)
         chunks = sorted({chunk for media_id in media_ids[first:last] for chunk in chunks_of[media_id]})
         name = f"{number:06d}-{hash64(media_ids[first:last]) & 0xFFFFFFFF:08x}"
@@ -244,12 +235,12 @@ def _denser(finished: Mapping[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-def _cuts(stretch: npt.NDArray[np.int64], total: npt.NDArray[np.float64]) -> list[tuple[int, int]]:
-    """(first, end) rows of each shard: a shard is closed at the first stretch that ends beyond ``SHARD_ROWS``."""
+def _cuts(stretch: npt.NDArray[np.int64], total: npt.NDArray[np.float64], most: int) -> list[tuple[int, int]]:
+    """(first, end) rows of each shard: a shard is closed at the first stretch that ends beyond ``most`` rows."""
     ends = np.flatnonzero(np.append(stretch[1:] != stretch[:-1], True)) + 1
     cuts, first, begin = [], 0, 0.0
     for end in ends.tolist():
-        if total[end - 1] - begin >= SHARD_ROWS or end == len(stretch):
+        if total[end - 1] - begin >= most or end == len(stretch):
             cuts.append((first, end))
             first, begin = end, float(total[end - 1])
     return cuts
@@ -263,22 +254,27 @@ def sequence_gap_s(config: MineConfig) -> float:
     return max(MIN_SEQUENCE_GAP_S, GAP_PER_INTERVAL * interval_s)
 
 
-def _mine_shard(row: dict[str, Any], *, config: MineConfig, source: Collection, target: Collection) -> dict[str, Any]:
+def _mine_shard(
+    row: dict[str, Any], *, config: MineConfig, source: Collection, target: Collection, looks: Embedded | None
+) -> dict[str, Any]:
     """One task: work on a shard. An error of ours comes back as a value, since Ray Data loses the cause of its own."""
     try:
-        _publish_shard(row, config, source, target)
+        _publish_shard(row, config, source, target, looks)
     except WildrayError as error:
         return {"shard": row["shard"], "error": error_to_bytes(error)}
     return {"shard": row["shard"], "error": b""}
 
 
-def _publish_shard(row: Mapping[str, Any], config: MineConfig, source: Collection, target: Collection) -> None:
+def _publish_shard(
+    row: Mapping[str, Any], config: MineConfig, source: Collection, target: Collection, looks: Embedded | None
+) -> None:
     """Read what a shard needs, decide, publish, record."""
     shard, chunks = str(row["shard"]), [str(chunk) for chunk in row["chunks"]]
     sequences = pa.ipc.open_stream(row["sequences"]).read_all()
     frames = source.read("frames", FRAMES, columns=FRAME_COLUMNS, chunks=chunks)
     detections = source.read("detections", DETECTIONS, columns=DETECTION_COLUMNS, chunks=chunks)
-    static, pairs = mine_tables(sequences, frames, detections, config)
+    vectors = None if looks is None else looks.read(chunks)
+    static, pairs = mine_tables(sequences, frames, detections, config, vectors)
     target.write("static", shard, static)
     target.write("pairs", shard, pairs)
     record = {

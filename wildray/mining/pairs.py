@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wildray.config import MineConfig
+from wildray.mining.embedded import Vectors
 from wildray.mining.linking import Linked, link
 from wildray.mining.sequences import Frames, rows_of, sequence_numbers
 from wildray.mining.static import Scene, find_static
@@ -42,7 +43,7 @@ DETECTION_COLUMNS = [
 
 
 def mine_tables(
-    sequences: pa.Table, frames: pa.Table, detections: pa.Table, config: MineConfig
+    sequences: pa.Table, frames: pa.Table, detections: pa.Table, config: MineConfig, vectors: Vectors | None = None
 ) -> tuple[pa.Table, pa.Table]:
     """Decide which boxes are static and which two are one animal.
 
@@ -51,6 +52,7 @@ def mine_tables(
         frames: Frame rows of those files (``FRAME_COLUMNS``); rows of other files are left out.
         detections: Detection rows of those files (``DETECTION_COLUMNS``), likewise.
         config: The mining settings.
+        vectors: Of the boxes, where they are compared by those and not by colours.
 
     Returns:
         Rows of schema ``STATIC``, one per box, and of schema ``PAIRS``, in an order that depends on nothing but the
@@ -85,7 +87,8 @@ def mine_tables(
     if config.remove_static:
         eligible &= ~verdict.static
     rows = np.flatnonzero(eligible)
-    found = link(detections.take(pa.array(rows)), xyxy[:, rows], frame[rows], looked, config)
+    looks = None if vectors is None else vectors.looks(column(detections, "detection_id").astype(np.int64)[rows])
+    found = link(detections.take(pa.array(rows)), xyxy[:, rows], frame[rows], looked, config, looks)
     first, second = rows[found.links.first], rows[found.links.second]
     return static, _pair_rows(detections, found, first, second, frame, looked, sequences)
 

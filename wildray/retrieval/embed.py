@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from wildray.collection import Collection
 from wildray.config import Config
-from wildray.errors import StoreError, WildrayError, error_to_bytes, raise_error_bytes
+from wildray.errors import WildrayError, error_to_bytes, raise_error_bytes
 from wildray.labelled import labelled_digest
 from wildray.learning.backbone import Backbone
 from wildray.learning.placing import even_share
@@ -33,9 +33,10 @@ from wildray.nodes import amounts, of_kind, selector
 from wildray.packs import PackReader
 from wildray.retrieval.forward import load_images, unit_vectors
 from wildray.retrieval.models import device_of, frozen_backbone
-from wildray.retrieval.sources import Source, open_source
+from wildray.retrieval.sources import Source, detections_uri, open_source
 from wildray.schema import EMBEDDINGS
 from wildray.store import Store
+from wildray.vectors import read_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -64,23 +65,21 @@ class EmbedResult:
     seconds: float
 
 
-def embed(
-    config: Config, store: Store, *, run: str | None = None, data: str | None = None, source: str | None = None
-) -> EmbedResult:
+def embed(config: Config, store: Store, *, run: str | None = None, data: str | None = None) -> EmbedResult:
     """Embed labelled images, or the crops of detections, with a frozen backbone.
 
     Args:
         config: ``backbone`` where there is no run; ``eval.batch_size``; ``scale``.
         store: Holds the crops and the run, takes the vectors.
         run: Name of a run; without it the backbone of the configuration.
-        data: Metadata CSV of labelled images, imported unless it is, or an import's digest; default the newest import.
-        source: ``labelled/DIGEST`` or ``detections/DIGEST`` instead of ``data``.
+        data: Metadata CSV of labelled images, imported unless it is, or an import's digest; ``detections`` or
+            ``detections/DIGEST`` for the crops of the newest or of other detections; default the newest import.
 
     Raises:
         DataError: There is nothing to embed, or the backbone gives values that are not finite.
         StoreError: There is no such run, or the store cannot be read or written.
     """
-    uri = source or f"labelled/{labelled_digest(config, store, data)}"
+    uri = detections_uri(store, data) or f"labelled/{labelled_digest(config, store, data)}"
     return embed_with(frozen_backbone(config, store, run), config, store, source=uri)
 
 
@@ -119,14 +118,8 @@ def read_embeddings(store: Store, digest: str) -> tuple[list[str], npt.NDArray[n
     Raises:
         StoreError: There is no such embedding, or its shards cannot be read.
     """
-    collection = store.collection("embeddings", digest)
-    table = collection.read("embeddings", EMBEDDINGS, columns=["id", "vector"])
-    dim = int(collection.settings()["dim"])
-    flat = np.concatenate([np.empty(0, np.float32), *(np.asarray(part.flatten()) for part in table["vector"].chunks)])
-    if flat.size != table.num_rows * dim:
-        raise StoreError(f"embeddings/{digest} was altered: remove it and embed again.")
-    ids: list[str] = table["id"].to_pylist()
-    return ids, flat.reshape(table.num_rows, dim)
+    ids, vectors = read_vectors(store.collection("embeddings", digest))
+    return ids.to_pylist(), vectors
 
 
 class ChunkEmbedder:

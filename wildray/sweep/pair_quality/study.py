@@ -22,9 +22,10 @@ import ray
 from wildray.collection import Collection
 from wildray.config import MineConfig
 from wildray.errors import user_error
+from wildray.mining.embedded import vectors_used
 from wildray.mining.many_settings import AnnotatedCollection
 from wildray.mining.matching import MIN_IOU
-from wildray.mining.mine import pairs_digest
+from wildray.mining.naming import pairs_digest
 from wildray.mining.truth import Truth
 from wildray.progress import tracked
 from wildray.store import Store
@@ -146,12 +147,13 @@ def _place(pairs: str, key: str) -> tuple[str, str]:
 
 def _pieces(grid: PairGrid, each: Judgeable, store: Store) -> tuple[dict[str, _Piece], list[tuple[Settings, str]]]:
     """Pair sets by digest, and every setting with the digest of its pair set."""
-    finished = store.collection("detections", each.detections).finished()
+    source = store.collection("detections", each.detections)
+    finished = source.finished()
     pieces: dict[str, _Piece] = {}
     points = []
     for settings in grid.points():
         config = grid.config(settings).mine
-        digest = pairs_digest(config, each.detections, finished)
+        digest = pairs_digest(config, each.detections, finished, vectors_used(config, source))
         pieces.setdefault(digest, _Piece(digest, config))
         points.append((settings, digest))
     return pieces, points
