@@ -187,9 +187,8 @@ def _meaning(results: Results) -> str:
         f"frames in a third). {verdict} Which reading is meant matters all the same for how many pairs there are: in "
         "clips of 10 s nothing is 120 s apart, 120 frames are the whole clip at 12 frames a second, and consecutive "
         "frames are pairs of the shortest gap of the table. A wrong pair of this reserve joins animals of one herd, "
-        "in one scene and mostly of one species: what it teaches is much of what a right one does, and the flank and "
-        "marks by which individuals differ are the rest. Real animals, longer training and larger images may show "
-        "what this does not."
+        "which are of one species, in one scene; it may teach much of what a right one does. Real animals, longer "
+        "training and larger images may show what this does not."
     )
 
 
