@@ -2,10 +2,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import ray
-from mining_rows import Clip, add_chunk, make_store
+from mining_rows import Clip, add_chunk, detections_table, make_store
 
 from wildray.cli.cluster import connect
 from wildray.config import Config
@@ -13,7 +14,7 @@ from wildray.errors import ConfigError, DataError, StageError
 from wildray.mining import mine as stage
 from wildray.mining.mine import MineResult, mine, sequence_gap_s
 from wildray.mining.naming import pairs_digest
-from wildray.schema import PAIRS, STATIC
+from wildray.schema import EMBEDDINGS, PAIRS, STATIC
 from wildray.store import Store
 
 
@@ -126,6 +127,38 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, monkeypatch: py
     assert rows(store, resumed)[0].equals(pairs)
     assert rows(store, resumed)[1].equals(static)
     assert kept.stat().st_mtime_ns == before
+
+
+def add_vectors(store: Store, made: list[list[Clip]]) -> None:
+    """Embeddings of every box, by its place in its frame: as embed writes them, a shard for each chunk."""
+    collection = store.collection("embeddings", "e0")
+    collection.begin({"source": "detections/d0", "dim": 4})
+    for number, part in enumerate(made):
+        ids = detections_table(part)["detection_id"].to_pylist()
+        place = [ordinal for clip in part for boxes in clip.boxes for ordinal in range(len(boxes))]
+        rows = [{"id": str(one), "vector": np.eye(4, dtype=np.float32)[n]} for one, n in zip(ids, place, strict=True)]
+        collection.write("embeddings", f"{number:06d}-aaaaaaaa", pa.Table.from_pylist(rows, schema=EMBEDDINGS))
+        collection.done(f"{number:06d}-aaaaaaaa", {"num": len(rows)})
+
+
+def test_a_second_round_is_a_set_of_its_own_whatever_its_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables, results = [], []
+    for most in (300, 50_000):
+        monkeypatch.setattr(stage, "SHARD_ROWS_EMBEDDED", most)
+        store = make_store(tmp_path / str(most), chunks())
+        first = mine(config(), store)
+        add_vectors(store, chunks())
+        results.append(mine(config(mine__embeddings="e0"), store))
+        tables.append(rows(store, results[-1]))
+        assert results[-1].digest != first.digest
+        assert mine(config(mine__embeddings="e0"), store).reused
+    assert results[0].num_pairs > 200
+    assert tables[0][0].equals(tables[1][0])
+    assert store.collection("pairs", results[0].digest).settings()["mine"]["embeddings"] == "e0"
+    with pytest.raises(ConfigError, match="the store has no embeddings 'e1'"):
+        mine(config(mine__embeddings="e1"), store)
 
 
 def test_the_name_of_a_set_follows_what_the_pairs_depend_on() -> None:
