@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from bench_targets import finish
 
-from bench.experiments import Run, budgeted, command, work_through
+from bench.experiments import Bench, Run, budgeted, command, work_through
 from bench.methods import Spec, specs
 from bench.record import read_results
 from wildray.config import Config
@@ -50,10 +50,11 @@ def test_a_page_is_written_of_what_there_is_without_running_anything(tmp_path):
     folder = tmp_path / "results" / "words"
     folder.mkdir(parents=True)
     (folder / "a.json").write_text('{"name": "a", "seed": 0}')
-    bench = SimpleNamespace(name="words", plan=None, page=lambda results: " ".join(results))
+    bench = Bench("words", plan=None, page=lambda results: " ".join(results), figures=lambda results: {"a.png": b"png"})
     page = tmp_path / "docs" / "words.md"
     assert command(bench, ["--work", str(tmp_path), "--max-minutes", "0", "--table", str(page)]) == 0
     assert page.read_text() == "a"
+    assert (page.parent / "a.png").read_bytes() == b"png"
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from test_bench_pages import IDENTITY, result
 
 from bench import methods
-from bench.experiments import command
+from bench.experiments import Bench, command
 from bench.measures import Measured, each_query, interval, per_individual
 from bench.record import page_of_runs, read_results, restore, runs_of_page
 
@@ -59,7 +58,7 @@ def test_a_row_that_was_cut_off_is_told():
 
 def test_a_bench_goes_on_from_its_page_on_a_new_machine(tmp_path):
     page, new = tmp_path / "docs" / "words.md", tmp_path / "new"
-    bench = SimpleNamespace(name="words", plan=None, page=lambda results: " ".join(results))
+    bench = Bench("words", plan=None, page=lambda results: " ".join(results), figures=lambda results: {"a.png": b"png"})
     old = tmp_path / "old" / "results" / "words"
     old.mkdir(parents=True)
     (old / "a.json").write_text(json.dumps(of_machine()))
