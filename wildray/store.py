@@ -25,11 +25,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wildray.collection import BEGUN, Collection
-from wildray.errors import ConfigError, StoreError
+from wildray.errors import ConfigError, StageError, StoreError, nearest
 from wildray.lease import held
 from wildray.refusals import explained, parsed
 from wildray.remote import is_remote, put, read_all, remote_path
 
+MADE_BY = {"detections": "wildray detect MEDIA", "pairs": "wildray mine"}
+"""The command that makes a stage's collections."""
 MARK = ".wildray"
 """An object of a store in object storage that holds nothing else yet."""
 
@@ -181,6 +183,25 @@ class Store:
         """Digest of the collection of a stage that was worked on last, or None."""
         found = self.collections(stage)
         return found[-1] if found else None
+
+    def choose(self, stage: str, digest: str | None, *, option: str) -> str:
+        """Digest of the collection that was asked for, else of the one that was worked on last.
+
+        Args:
+            stage: ``detections`` or ``pairs``.
+            digest: What was asked for; None: the newest.
+            option: What asked for it, for the message.
+
+        Raises:
+            StageError: There is none yet.
+            ConfigError: There is none of that digest.
+        """
+        known = self.collections(stage)
+        if not known:
+            raise StageError(f"The store {self.root} has no {stage} yet: run '{MADE_BY[stage]}' first.")
+        if digest is not None and digest not in known:
+            raise ConfigError(f"{option}: the store has no {stage} {digest!r}. {nearest(digest, known)}")
+        return digest or known[-1]
 
     def collections(self, stage: str) -> list[str]:
         """Digests of a stage's collections, the one that was worked on last at the end."""

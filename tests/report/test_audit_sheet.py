@@ -174,7 +174,7 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path, store: Store) -> None:
         draw_sheet(Config(), Store.open(tmp_path / "empty", create=True))
     with pytest.raises(StageError, match="has crops to look at"):
         draw_sheet(Config(), mined_store(tmp_path / "bare", 5, crops=False)[0])
-    with pytest.raises(ConfigError, match="has no pairs/nope"):
+    with pytest.raises(ConfigError, match="has no pairs 'nope'"):
         draw_sheet(Config(), store, pairs="nope")
     with pytest.raises(ConfigError, match="is a folder"):
         draw_sheet(Config(), store, out=str(tmp_path))

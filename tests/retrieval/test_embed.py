@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from wildray.config import Config
-from wildray.errors import DataError, StoreError, WildrayError
+from wildray.errors import ConfigError, DataError, StageError, StoreError, WildrayError
 from wildray.labelled import import_labelled
 from wildray.packs import PackWriter, encode_jpeg
 from wildray.retrieval import embed as embedding
@@ -125,10 +125,10 @@ def test_sources_that_do_not_exist_are_named(store):
         open_source(store, "videos/1")
     with pytest.raises(WildrayError, match="labelled/none"):
         open_source(store, "labelled/none")
-    with pytest.raises(DataError, match="run 'wildray detect"):
+    with pytest.raises(StageError, match="run 'wildray detect"):
         embed(CONFIG, store, data="detections")
     store.collection("detections", "d1").begin({})
-    with pytest.raises(DataError, match="Did you mean 'd1'"):
+    with pytest.raises(ConfigError, match="Did you mean 'd1'"):
         embed(CONFIG, store, data="detections/d2")
     with pytest.raises(DataError, match="detections/d1 has no crops"):
         embed(CONFIG, store, data="detections")

@@ -21,7 +21,7 @@ from wildray.cli.cluster import connect, nodes
 from wildray.cli.options import config_of
 from wildray.cli.probing import trainable
 from wildray.config import Config
-from wildray.errors import ConfigError, StageError
+from wildray.errors import ConfigError
 from wildray.libraries import Check
 from wildray.store import Store, check_run_name
 
@@ -193,9 +193,7 @@ def export(arguments: argparse.Namespace) -> object:
     from wildray.schema import DETECTIONS, FRAMES, MEDIA
 
     store = Store.open(arguments.store)
-    digest = arguments.detections or store.newest("detections")
-    if digest is None:
-        raise StageError(f"Nothing has been detected in the store {store.root}: run 'wildray detect MEDIA' first.")
+    digest = store.choose("detections", arguments.detections, option="--detections")
     collection = store.collection("detections", digest)
     facts = collection.settings().get("facts", {})
     media = collection.read("media", MEDIA)

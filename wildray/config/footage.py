@@ -153,7 +153,7 @@ class MineConfig(Section):
     linker: Literal["chained", "assigned", "direct"] = "chained"
     """chained: animals are followed from frame to frame, and what one tracklet holds is paired. assigned: one-to-one
     between the frames of a pair. Both refuse what is ambiguous. direct: every two boxes that overlap (published)."""
-    min_margin: float = Field(0.1, ge=0, le=1)
+    min_margin: float = Field(0.07, ge=0, le=1)
     """chained, assigned: a match is refused unless it exceeds every rival by this much IoU (chained: less the weighted
     difference of looks)."""
     look_weight: float = Field(1.0, ge=0, le=10)

@@ -18,7 +18,6 @@ import ray
 from ray.train import ScalingConfig
 
 from wildray.config import Config
-from wildray.errors import ConfigError, StageError, nearest
 from wildray.learning.attempts import scaling_of, train_here, train_on_ray
 from wildray.learning.checkpoint import check_newest
 from wildray.learning.first_backbone import check_backbone
@@ -155,21 +154,14 @@ def _settled(config: Config, store: Store, run: str) -> Config:
 def _pairs_of(config: Config, store: Store, run: str) -> str:
     """Digest of the pairs to train on: those that are asked for, else those the run was begun with, else the newest."""
     asked = config.train.pairs
-    known = store.collections("pairs")
-    if asked is not None and asked not in known:
-        hint = nearest(asked, known) if known else "It has none yet: run 'wildray mine' first."
-        raise ConfigError(f"train.pairs: the store has no pairs {asked!r}. {hint}")
-    newest = store.newest("pairs")
     former = begun_settings(store, run)
     begun_with = former["train"].get("pairs") if former else None
     if asked is None and begun_with is not None:
+        newest = store.newest("pairs")
         if newest not in (None, begun_with):
             logger.info("pretrain %s: goes on with the pairs %s, though %s are newer", run, begun_with, newest)
         return str(begun_with)
-    pairs = asked or newest
-    if pairs is None:
-        raise StageError("There are no pairs: run 'wildray mine' first.")
-    return pairs
+    return store.choose("pairs", asked, option="train.pairs")
 
 
 def _train(

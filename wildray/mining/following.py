@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wildray.mining.linkers import Bool, Float64, Int64, aligned_iou, crossings
+from wildray.mining.linkers import Bool, Float64, Int64, aligned_iou, crossings, runner_up
 
 Float32 = npt.NDArray[np.float32]
 
@@ -242,7 +242,7 @@ def _choice(
     if rules.look_weight:
         change = boxes.measure(tracks.look[track], boxes.look[row])
         score = iou - rules.look_weight * np.minimum(change, MOST_CHANGE)
-    gain = score - np.maximum(_runner_up(track, score), _runner_up(row, score))
+    gain = score - np.maximum(runner_up(score, track, none=-np.inf), runner_up(score, row, none=-np.inf))
     fits = (iou >= rules.min_iou) & (score >= LEAST_SCORE)
     growth = _area(boxes.xyxy[:, row]) / np.maximum(_area(tracks.xyxy[track].T), np.finfo(np.float64).tiny)
     fits &= (growth <= MOST_GROWTH) & (growth >= 1 / MOST_GROWTH)
@@ -260,21 +260,6 @@ def _area(xyxy: Float64) -> Float64:
     """(4, N) to (N,)."""
     area: Float64 = (xyxy[2] - xyxy[0]) * (xyxy[3] - xyxy[1])
     return area
-
-
-def _runner_up(member: Int64, score: Float64) -> Float64:
-    """(C,) the highest score among the other candidates of the same member; minus infinity where there is none."""
-    order = np.lexsort((-score, member))
-    heads = np.flatnonzero(np.diff(member[order], prepend=-1))
-    sizes = np.diff(np.append(heads, len(order)))
-    ranked = np.append(score[order], -np.inf)
-    best = np.repeat(ranked[heads], sizes)
-    second = np.repeat(np.where(sizes > 1, ranked[heads + 1], -np.inf), sizes)
-    first = np.zeros(len(order), dtype=bool)
-    first[heads] = True
-    rival = np.empty(len(order))
-    rival[order] = np.where(first, second, best)
-    return rival
 
 
 def _ranges(begins: Int64, ends: Int64) -> Int64:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from wildray.errors import ConfigError, DataError, StageError, nearest
+from wildray.errors import DataError
 from wildray.mining import purity as figures
 from wildray.mining.matching import MIN_IOU, Matching, identity_codes, match
 from wildray.mining.purity import BREAKDOWNS, Breakdown, JudgedPairs, Purity, purity, purity_by
@@ -105,12 +105,7 @@ def pair_quality(
         ConfigError: There are none of that digest.
         DataError: The truth is of other media.
     """
-    known = store.collections("pairs")
-    if not known:
-        raise StageError(f"The store {store.root} has no pairs: run 'wildray mine' first.")
-    digest = pairs or known[-1]
-    if digest not in known:
-        raise ConfigError(f"--pairs: the store has no pairs {digest!r}. {nearest(digest, known)}")
+    digest = store.choose("pairs", pairs, option="--pairs")
     collection = store.collection("pairs", digest)
     settings = collection.settings()
     source = store.collection("detections", str(settings["detections"]))

@@ -129,7 +129,7 @@ def overlapping(xyxy: Floats, category: Int64, starts: Int64, *, first_frame: In
         return Links(none, none, none, np.zeros(0), np.zeros(0))
     group, first, second = (np.concatenate(part) for part in zip(*parts, strict=True))
     iou = np.concatenate(overlaps)
-    rival = np.maximum(_rival(group, first, iou), _rival(group, second, iou))
+    rival = np.maximum(runner_up(iou, group, first, none=0.0), runner_up(iou, group, second, none=0.0))
     return Links(group, first, second, iou, iou - rival)
 
 
@@ -153,7 +153,7 @@ def assigned(links: Links, *, min_iou: float, min_margin: float) -> Links:
     links = links.where(links.iou >= min_iou)
     # An optimal assignment holds every link that outweighs the best rival of its row and of its column together:
     # putting it in place of both would gain. So only the other links need the assignment to be computed.
-    rivals = _rival(links.group, links.first, links.iou) + _rival(links.group, links.second, links.iou)
+    rivals = sum(runner_up(links.iou, links.group, side, none=0.0) for side in (links.first, links.second))
     chosen = links.iou > rivals
     passing = links.margin >= min_margin if min_margin > 0 else np.ones(len(links), dtype=bool)
     open_groups = np.unique(links.group[passing & ~chosen])
@@ -191,19 +191,20 @@ def seen_twice(xyxy: Floats, category: Int64, score: Floats, starts: Int64) -> t
     return doubled, company
 
 
-def _rival(group: Int64, member: Int64, iou: Float64) -> Float64:
-    """(L,) largest IoU among the other links with the same (group, member); 0 where there is none."""
-    order = np.lexsort((-iou, member, group))
-    new = np.ones(len(order), dtype=bool)
-    new[1:] = (np.diff(group[order]) != 0) | (np.diff(member[order]) != 0)
+def runner_up(score: Float64, *keys: Int64, none: float) -> Float64:
+    """(L,) the largest score among the other items with the same keys (L,) each; ``none`` where there is no other."""
+    order = np.lexsort((-score, *reversed(keys)))
+    new = np.zeros(len(order), dtype=bool)
+    new[:1] = True
+    for key in keys:
+        new[1:] |= np.diff(key[order]) != 0
     heads = np.flatnonzero(new)
-    ranked = iou[order]
-    run = np.cumsum(new) - 1
-    best = ranked[heads]
-    alone = np.append(heads[1:], len(order)) == heads + 1
-    second = np.where(alone, 0.0, ranked[np.minimum(heads + 1, max(len(order) - 1, 0))])
+    sizes = np.diff(np.append(heads, len(order)))
+    ranked = np.append(score[order], none)
+    best = np.repeat(ranked[heads], sizes)
+    second = np.repeat(np.where(sizes > 1, ranked[heads + 1], none), sizes)
     rival = np.empty(len(order))
-    rival[order] = np.where(new, second[run], best[run])
+    rival[order] = np.where(new, second, best)
     return rival
 
 

@@ -24,7 +24,7 @@ import ray.data
 
 from wildray.collection import Collection
 from wildray.config import Config, MineConfig, ScaleConfig
-from wildray.errors import ConfigError, StageError, WildrayError, error_to_bytes, nearest, raise_error_bytes
+from wildray.errors import StageError, WildrayError, error_to_bytes, raise_error_bytes
 from wildray.mining.embedded import Embedded, embedded, vectors_used
 from wildray.mining.naming import pairs_digest
 from wildray.mining.pairs import DETECTION_COLUMNS, FRAME_COLUMNS, mine_tables
@@ -91,7 +91,9 @@ def mine(config: Config, store: Store) -> MineResult:
         StoreError: The store cannot be read or written, or another mine is at work on the same set.
     """
     begun = time.monotonic()
-    source = _source(config.mine, store)
+    source = store.collection(
+        "detections", store.choose("detections", config.mine.detections, option="mine.detections")
+    )
     finished = source.finished()
     if not finished:
         raise StageError(f"The detections {source.digest} hold no finished chunk yet: run 'wildray detect' first.")
@@ -128,30 +130,19 @@ def mine(config: Config, store: Store) -> MineResult:
         " (the set was there already)" if reused else "",
     )
     if result.num_pairs == 0:
-        logger.warning(
-            "mine: no pairs. Of the categories %s there are too few boxes of score %g or more %s apart: try a shorter "
-            "mine.interval, a lower mine.min_score or mine.min_iou, or look at the footage again with a shorter "
-            "detect.base_interval. The linker chained needs frames no further apart than mine.link_gap all along",
-            ", ".join(config.mine.categories),
-            config.mine.min_score,
-            config.mine.interval,
-        )
+        _warn_of_none(config.mine)
     return result
 
 
-def _source(config: MineConfig, store: Store) -> Collection:
-    """The collection of detections that is mined."""
-    newest = store.newest("detections")
-    if newest is None:
-        raise StageError(f"Nothing has been detected in the store {store.root}: run 'wildray detect MEDIA' first.")
-    if config.detections is None:
-        return store.collection("detections", newest)
-    known = store.collections("detections")
-    if config.detections not in known:
-        raise ConfigError(
-            f"mine.detections: the store has no detections {config.detections!r}. {nearest(config.detections, known)}"
-        )
-    return store.collection("detections", config.detections)
+def _warn_of_none(config: MineConfig) -> None:
+    logger.warning(
+        "mine: no pairs. Of the categories %s there are too few boxes of score %g or more %s apart: try a shorter "
+        "mine.interval, a lower mine.min_score or mine.min_iou, or look at the footage again with a shorter "
+        "detect.base_interval. The linker chained needs frames no further apart than mine.link_gap all along",
+        ", ".join(config.categories),
+        config.min_score,
+        config.interval,
+    )
 
 
 def _is_complete(target: Collection) -> bool:

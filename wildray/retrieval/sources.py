@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from wildray.errors import DataError, nearest
+from wildray.errors import DataError
 from wildray.labelled import open_labelled
 from wildray.packs import PackReader
 from wildray.schema import DETECTIONS
@@ -63,17 +63,13 @@ def detections_uri(store: Store, data: str | None) -> str | None:
     """URI of the detections that ``detections`` (the newest) or ``detections/DIGEST`` names; None for other names.
 
     Raises:
-        DataError: There are no such detections.
+        StageError: Nothing has been detected.
+        ConfigError: There are no such detections.
     """
     kind, _, digest = (data or "").partition("/")
     if kind != "detections":
         return None
-    known = store.collections("detections")
-    if not known:
-        raise DataError(f"Nothing has been detected in the store {store.root}: run 'wildray detect MEDIA' first.")
-    if digest and digest not in known:
-        raise DataError(f"--data: the store has no detections {digest!r}. {nearest(digest, known)}")
-    return f"detections/{digest or known[-1]}"
+    return f"detections/{store.choose('detections', digest or None, option='--data')}"
 
 
 def _of_labelled(store: Store, uri: str, digest: str) -> Source:

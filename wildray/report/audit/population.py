@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from wildray.errors import ConfigError, StageError, StoreError, nearest
+from wildray.errors import StageError, StoreError
 from wildray.schema import DETECTIONS, PAIRS, STATIC
 from wildray.store import Store
 
@@ -60,12 +60,7 @@ def read_population(store: Store, digest: str | None) -> Population:
         StageError: Nothing was mined, the set is empty, or no crops were kept.
         StoreError: A table cannot be read.
     """
-    known = store.collections("pairs")
-    if not known:
-        raise StageError(f"Nothing has been mined in the store {store.root}: run 'wildray mine' first.")
-    if digest is not None and digest not in known:
-        raise ConfigError(f"The store {store.root} has no pairs/{digest}. {nearest(digest, known)}")
-    digest = digest or known[-1]
+    digest = store.choose("pairs", digest, option="--pairs")
     collection = store.collection("pairs", digest)
     settings = collection.settings()
     pairs = collection.read("pairs", PAIRS)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from wildray.errors import ConfigError, DataError, StageError, nearest
+from wildray.errors import ConfigError, DataError
 from wildray.mining.detect import detect
 from wildray.mining.detectors.mot_results import SUFFIX
 from wildray.mining.detectors.results_file import SCHEME
@@ -119,9 +119,5 @@ def in_store(store: Store, truth: Sequence[str], *, detections: str | None) -> J
         StageError: Nothing has been detected.
         ConfigError: There are no such detections.
     """
-    known = store.collections("detections")
-    if not known:
-        raise StageError(f"Nothing has been detected in the store {store.root}: run 'wildray detect MEDIA' first.")
-    if detections is not None and detections not in known:
-        raise ConfigError(f"--detections: the store has no detections {detections!r}. {nearest(detections, known)}")
-    return Judgeable("footage", "footage", detections or known[-1], tuple(truth))
+    digest = store.choose("detections", detections, option="--detections")
+    return Judgeable("footage", "footage", digest, tuple(truth))
