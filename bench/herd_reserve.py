@@ -8,18 +8,13 @@ to ask what they cost.
 from __future__ import annotations
 
 import json
-import logging
-import multiprocessing
 from dataclasses import dataclass
 from pathlib import Path
 
-from wildray.cli.cluster import connect, prepare_environment
+from bench.reserve import made_apart, made_footage
 from wildray.config import Config
-from wildray.errors import DataError
-from wildray.labelled import import_labelled
 from wildray.mining.many_settings import AnnotatedCollection
 from wildray.mining.truth import read_truth
-from wildray.simulate import simulate
 from wildray.store import Store
 
 
@@ -66,36 +61,11 @@ def herd_config(*, smoke: bool) -> Config:
 def open_herd_reserve(work: Path, *, smoke: bool) -> HerdReserve:
     """The reserve of a working folder, made unless it is there."""
     folder = work / ("herds-smoke" if smoke else "herds")
-    record = folder / "reserve.json"
-    if not record.is_file():
-        # in a process of its own, so that Ray and its threads are gone before anything is measured; Ray reads its
-        # environment as it is imported, which a process that starts does before it gets to do anything
-        prepare_environment()
-        process = multiprocessing.get_context("spawn").Process(target=_make, args=(folder, smoke))
-        process.start()
-        process.join()
-        if process.exitcode:
-            raise DataError(f"The reserve in {folder} was not made (exit status {process.exitcode}): see above.")
-    return HerdReserve(**json.loads(record.read_text()))
+    return HerdReserve(**made_apart(folder / "reserve.json", _make, smoke=smoke))
 
 
 def _make(folder: Path, smoke: bool) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    from wildray.mining.detect import detect
-
-    config, world = herd_config(smoke=smoke), folder / "world"
-    if not (world / "labelled" / "metadata.csv").is_file():
-        simulate(config, world)
-    store = Store.open(folder / "store", create=True)
-    connect(None)
-    scale = config.scale.model_copy(update={"workers": 2, "cpus_per_worker": 1.0})
-    found = detect(config.model_copy(update={"scale": scale}), store, [str(world / "media")])
-    held_out = import_labelled(
-        store,
-        world / "labelled" / "metadata.csv",
-        padding=config.detect.crop_padding,
-        longest_px=config.detect.crop_longest_px,
-    ).digest
-    known = {"root": store.root, "detections": found.digest, "held_out": held_out}
-    truth = str(world / "truth" / "boxes.parquet")
+    footage = made_footage(folder, herd_config(smoke=smoke))
+    known = {"root": footage.store.root, "detections": footage.detections, "held_out": footage.held_out}
+    truth = str(footage.world / "truth" / "boxes.parquet")
     (folder / "reserve.json").write_text(json.dumps({**known, "truth": truth}, indent=1))

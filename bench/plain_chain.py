@@ -6,6 +6,8 @@ where a runner-up is within the margin, at most 4 missed frames. In: boxes of on
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
@@ -16,6 +18,23 @@ from wildray.mining.following import Sightings
 MIN_IOU, MARGIN, MAX_MISSED = 0.3, 0.1, 4
 
 
+@dataclass
+class _Track:
+    """A chain that is alive: its number, and its two newest boxes with their frames."""
+
+    chain: int
+    frame: int
+    box: npt.NDArray[np.float64]
+    frame_before: int
+    box_before: npt.NDArray[np.float64] | None = None
+
+    def predicted(self, frame: int) -> npt.NDArray[np.float64]:
+        if self.box_before is None:
+            return self.box
+        pace: npt.NDArray[np.float64] = (self.box - self.box_before) / (self.frame - self.frame_before)
+        return self.box + pace * (frame - self.frame)
+
+
 def plain_chain(boxes: Sightings, *, margin: float = MARGIN) -> npt.NDArray[np.int64]:
     """(N,) number of each box's chain.
 
@@ -24,12 +43,12 @@ def plain_chain(boxes: Sightings, *, margin: float = MARGIN) -> npt.NDArray[np.i
         margin: Least lead over the runner-up.
     """
     chain = np.full(len(boxes.frame), -1, dtype=np.int64)
-    tracks: list[dict[str, object]] = []
+    tracks: list[_Track] = []
     born = 0
     for number in range(len(boxes.run)):
         rows = np.flatnonzero(boxes.frame == number)
         found = boxes.xyxy[:, rows].T
-        predicted = np.array([_predicted(track, number) for track in tracks]).reshape(-1, 4)
+        predicted = np.array([track.predicted(number) for track in tracks]).reshape(-1, 4)
         iou = iou_matrix(predicted, found)
         linked: set[int] = set()
         cut: set[int] = set()
@@ -41,24 +60,12 @@ def plain_chain(boxes: Sightings, *, margin: float = MARGIN) -> npt.NDArray[np.i
                 cut.add(int(t))
                 continue
             track = tracks[t]
-            track.update(before=track["last"], last=(number, found[r]))
-            chain[rows[r]] = track["chain"]
+            tracks[t] = _Track(track.chain, number, found[r], track.frame, track.box)
+            chain[rows[r]] = track.chain
             linked.add(int(r))
-        tracks = [
-            track
-            for t, track in enumerate(tracks)
-            if t not in cut and number - track["last"][0] <= MAX_MISSED  # type: ignore[index]
-        ]
+        tracks = [t for i, t in enumerate(tracks) if i not in cut and number - t.frame <= MAX_MISSED]
         for r in set(range(len(rows))) - linked:
-            tracks.append({"chain": born, "before": None, "last": (number, found[r])})
+            tracks.append(_Track(born, number, found[r], number))
             chain[rows[r]] = born
             born += 1
     return chain
-
-
-def _predicted(track: dict[str, object], number: int) -> npt.NDArray[np.float64]:
-    last_frame, last = track["last"]  # type: ignore[misc]
-    if track["before"] is None:
-        return np.asarray(last)
-    frame, box = track["before"]  # type: ignore[misc]
-    return np.asarray(last + (last - box) * (number - last_frame) / (last_frame - frame))

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -89,15 +90,7 @@ def reserve_config(*, smoke: bool) -> Config:
 def open_reserve(work: Path, *, smoke: bool) -> Reserve:
     """The reserve of a working folder, made unless it is there."""
     folder = work / ("reserve-smoke" if smoke else "reserve")
-    record = folder / "reserve.json"
-    if not record.is_file():
-        # in a process of its own, so that Ray and its threads are gone before anything is measured
-        process = multiprocessing.get_context("spawn").Process(target=_make, args=(folder, smoke))
-        process.start()
-        process.join()
-        if process.exitcode:
-            raise DataError(f"The reserve in {folder} was not made (exit status {process.exitcode}): see above.")
-    known = json.loads(record.read_text())
+    known = made_apart(folder / "reserve.json", _make, smoke=smoke)
     return Reserve(
         root=known["root"],
         parts={name: Part(**part) for name, part in known["parts"].items()},
@@ -106,31 +99,71 @@ def open_reserve(work: Path, *, smoke: bool) -> Reserve:
     )
 
 
-def _make(folder: Path, smoke: bool) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    prepare_environment()
-    from wildray.mining.detect import detect
-    from wildray.mining.mine import mine
+def made_apart(record: Path, make: Callable[[Path, bool], None], *, smoke: bool) -> Any:
+    """What the file ``record`` holds, which ``make`` writes unless it is there.
 
-    config = reserve_config(smoke=smoke)
+    In a process of its own, so that Ray and its threads are gone before anything is measured; Ray reads its environment
+    as it is imported, which a process that starts does before it gets to do anything.
+    """
+    if not record.is_file():
+        prepare_environment()
+        process = multiprocessing.get_context("spawn").Process(target=make, args=(record.parent, smoke))
+        process.start()
+        process.join()
+        if process.exitcode:
+            raise DataError(f"The reserve in {record.parent} was not made (exit status {process.exitcode}): see above.")
+    return json.loads(record.read_text())
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Simulated footage that was looked at.
+
+    Attributes:
+        world: Folder of the reserve: media, truth, labelled images.
+        store: Has the detections.
+        detections: Their digest.
+        held_out: Digest of the labelled images of individuals that were not filmed.
+    """
+
+    world: Path
+    store: Store
+    detections: str
+    held_out: str
+
+
+def made_footage(folder: Path, config: Config) -> Footage:
+    """Simulate unless it was, detect, import the labelled images."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    from wildray.mining.detect import detect
+
     world = folder / "world"
     if not (world / "labelled" / "metadata.csv").is_file():
         simulate(config, world)
     store = Store.open(folder / "store", create=True)
     connect(None)
     scale = config.scale.model_copy(update={"workers": 2, "cpus_per_worker": 1.0})
-    detect(config.model_copy(update={"scale": scale}), store, [str(world / "media")])
-    whole = mine(config, store).digest
+    found = detect(config.model_copy(update={"scale": scale}), store, [str(world / "media")])
     held_out = import_labelled(
         store,
         world / "labelled" / "metadata.csv",
         padding=config.detect.crop_padding,
         longest_px=config.detect.crop_longest_px,
     ).digest
+    return Footage(world, store, found.digest, held_out)
+
+
+def _make(folder: Path, smoke: bool) -> None:
+    from wildray.mining.mine import mine
+
+    config = reserve_config(smoke=smoke)
+    footage = made_footage(folder, config)
+    store, held_out = footage.store, footage.held_out
+    whole = mine(config, store).digest
     parts = {}
     for name, share in SHARES.items():
         pairs = whole if share == 1.0 else subset(store, whole, share=share)
-        labels = label_crops(store, world / "truth" / "boxes.parquet", pairs=pairs)
+        labels = label_crops(store, footage.world / "truth" / "boxes.parquet", pairs=pairs)
         check_unseen(store, trained=labels, evaluated=held_out)
         known = {one for one in open_labelled(store, labels).column("identity") if one is not None}
         num_images = len(open_labelled(store, labels).table)

@@ -125,7 +125,7 @@ def test_the_page_counts_runs_and_names_what_is_missing():
 
 def test_the_page_names_no_folder_of_the_machine():
     starts = [
-        start(1, "Writing /home/me/work/runs/disk-0/store/crops/a failed: the disk is full", "StoreError"),
+        start(1, "Writing /home/me/runs/disk-0/store/crops/a failed: the disk is full", "StoreError"),
         start(),
     ]
     text = page([record("disk", starts=starts)])
