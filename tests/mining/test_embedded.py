@@ -109,7 +109,7 @@ def test_boxes_without_a_vector_are_compared_by_nothing() -> None:
     vectors = Vectors(np.array([3, 5]), np.eye(2, dtype=np.float32), 0.5)
     looks = vectors.looks(np.array([5, 4, 9, 3]))
     np.testing.assert_array_equal(looks.values, [[0, 1], [np.nan] * 2, [np.nan] * 2, [1, 0]])
-    np.testing.assert_allclose(looks.measure(looks.values[[0, 0, 0]], looks.values[[3, 1, 0]]), [2, 0, 0])
+    np.testing.assert_allclose(looks.measure(looks.values[[0, 0, 0]], looks.values[[3, 1, 0]]), [2, np.nan, 0])
     none = Vectors(np.zeros(0, np.int64), np.zeros((0, 2), np.float32), 0.5).looks(np.array([1]))
     assert np.isnan(none.values).all()
 

@@ -210,6 +210,20 @@ def test_colour_tells_which_of_two_goes_on() -> None:
     assert chain[6] != chain[0]
 
 
+def test_a_box_of_unknown_colour_is_not_preferred_to_one_that_looks_alike() -> None:
+    frames = walker(0)
+    frames[5] = [(1, 0, 41, 40), (-12, 0, 28, 40)]
+    looks = np.full((13, 6), 100.0)
+    looks[5] = 108.0  # a shade off
+    looks[6] = np.nan
+    boxes = sightings(frames, looks)
+    chain = chained(boxes, RULES).chain
+    assert len(set(np.delete(chain, 6))) == 1
+    assert chain[6] != chain[0]
+    lone = replace(boxes, look=np.where(np.arange(13)[:, None] == 3, np.nan, boxes.look))
+    assert chained(lone, RULES).chain[3] == chained(lone, RULES).chain[0]  # nothing else is there
+
+
 def test_a_lasting_change_of_colour_cuts_and_a_passing_one_does_not() -> None:
     boxes = sightings(walker(2))
     chain = np.zeros(12, dtype=np.int64)
@@ -245,7 +259,7 @@ def test_the_weakest_link_is_that_of_a_loop() -> None:
 
 def test_embeddings_are_compared_by_cosine() -> None:
     a, b = np.array([[3.0, 0], [1, 1], [np.nan, 0]], np.float32), np.array([[1.0, 0], [1, -1], [1, 0]], np.float32)
-    assert Measure(unit=0.5, cosine=True)(a, b) == pytest.approx([0, 2, 0])
+    assert Measure(unit=0.5, cosine=True)(a, b) == pytest.approx([0, 2, np.nan], nan_ok=True)
 
 
 TRACKS = {

@@ -29,6 +29,9 @@ COLOUR_UNIT = 25.5
 animal differs from itself by 0.2 a tenth of a second later."""
 MOST_CHANGE = 2.0
 """Larger differences say no more than this one."""
+UNKNOWN_CHANGE = 0.5
+"""What is taken for the change to or from a box whose look is not known, among others whose looks are: less would have
+such boxes preferred to those that are known to look alike."""
 LEAST_SCORE = -0.65
 """Overlap less weighted difference of looks from which on a box may continue a track: less is another animal that
 stands where the track was expected."""
@@ -52,15 +55,15 @@ class Measure:
     cosine: bool = False
 
     def __call__(self, a: Float32, b: Float32) -> Float32:
-        """(L, C), (L, C) to (L,); 0 where either is unknown."""
+        """(L, C), (L, C) to (L,); NaN where either is unknown."""
         if a.shape[1] == 0:
-            return np.zeros(len(a), dtype=np.float32)
+            return np.full(len(a), np.nan, dtype=np.float32)
         if self.cosine:
             norm = np.sqrt(np.einsum("lc,lc->l", a, a) * np.einsum("lc,lc->l", b, b))
             apart = 1 - np.einsum("lc,lc->l", a, b) / np.maximum(norm, np.float32(1e-12))
         else:
             apart = np.abs(a - b).mean(axis=1)
-        change: Float32 = np.nan_to_num(apart / np.float32(self.unit), nan=0.0)
+        change: Float32 = apart / np.float32(self.unit)
         return change
 
 
@@ -239,8 +242,8 @@ def _choice(
         whether a track ends because it cannot choose: it has a candidate, and none that it or another track takes.
     """
     score = iou
-    if rules.look_weight:
-        change = boxes.measure(tracks.look[track], boxes.look[row])
+    if rules.look_weight and boxes.look.shape[1]:
+        change = np.nan_to_num(boxes.measure(tracks.look[track], boxes.look[row]), nan=UNKNOWN_CHANGE)
         score = iou - rules.look_weight * np.minimum(change, MOST_CHANGE)
     gain = score - np.maximum(runner_up(score, track, none=-np.inf), runner_up(score, row, none=-np.inf))
     fits = (iou >= rules.min_iou) & (score >= LEAST_SCORE)

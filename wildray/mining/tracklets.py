@@ -109,7 +109,7 @@ def settled(boxes: Sightings, chain: Int64, company: Bool, *, most_in_company: f
         doubtful = np.where(far, company[first] | company[second], company[first] & company[second])
         in_company = np.where(step_s[second] < SOON_STEP_S, SOON_CHANGE, most_in_company)
         most = np.where(doubtful, in_company, ALONE_CHANGE)
-        sure = boxes.measure(boxes.look[first], boxes.look[second]) <= most
+        sure = ~(boxes.measure(boxes.look[first], boxes.look[second]) > most)  # unknown is no change
         sure &= steps <= np.where(doubtful, COMPANY_STEPS, ALONE_STEPS)
         links.append((first[sure], second[sure]))
     first, second = (np.concatenate(part) for part in zip(*links, strict=True))
