@@ -212,7 +212,7 @@ def test_colour_tells_which_of_two_goes_on() -> None:
 
 def test_a_box_of_unknown_colour_is_not_preferred_to_one_that_looks_alike() -> None:
     frames = walker(0)
-    frames[5] = [(1, 0, 41, 40), (-12, 0, 28, 40)]
+    frames[5] = [(1, 0, 41, 40), (-4, 0, 36, 40)]
     looks = np.full((13, 6), 100.0)
     looks[5] = 108.0  # a shade off
     looks[6] = np.nan
