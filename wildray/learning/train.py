@@ -97,7 +97,7 @@ def pretrain(
         DataError: The labelled images cannot be used.
         StageError: There are no pairs or crops to train on, the loss is not finite, or workers died too often.
     """
-    workers, train, kind = config.scale.workers, config.train, method_class(config.train.method)
+    workers, kind = config.scale.workers, method_class(config.train.method)
     check_run_name(run)
     check_training(config)
     warn_of_unread(config, kind)
@@ -115,10 +115,7 @@ def pretrain(
             scaling = None if in_process else scaling_of(config)
             former = begun_settings(store, run)
             claim_run(config, store, run)
-            if former is not None and former["train"]["epochs"] < train.epochs:
-                logger.info("pretrain %s: more epochs than before: the learning rate is laid out anew over all", run)
-            what = "pairs" if train.labels is None else "labelled images"
-            logger.info("pretrain %s: %s on %s, %s %s", run, train.method, config.backbone.name, what, pairs)
+            _say_what(job, former)
             _train(job, scaling, probe, on_epoch=on_epoch, tags=tags or {})
             done = finished_result(store, run, epochs=job.last_epoch)
             assert done is not None, "training ended without a result"
@@ -127,6 +124,15 @@ def pretrain(
     result = PretrainResult(run=run, pairs=pairs, workers=workers, **done)
     logger.info("pretrain %s: %d steps, loss %.4f, %.1f s", run, result.num_steps, result.loss, result.seconds)
     return result
+
+
+def _say_what(job: Job, former: Mapping[str, Any] | None) -> None:
+    """Log what is trained on what, as a run begins or goes on."""
+    train = job.config.train
+    if former is not None and former["train"]["epochs"] < train.epochs:
+        logger.info("pretrain %s: more epochs than before: the learning rate is laid out anew over all", job.run)
+    what = "pairs" if train.labels is None else "labelled images"
+    logger.info("pretrain %s: %s on %s, %s %s", job.run, train.method, job.config.backbone.name, what, job.pairs)
 
 
 def check_training(config: Config) -> None:

@@ -94,6 +94,25 @@ def section(
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
+def head(title: str, *, style: str, policy: str) -> Html:
+    """The head of a page that needs nothing but itself.
+
+    Args:
+        title: Of the window.
+        style: CSS.
+        policy: What the browser may load and run (Content-Security-Policy).
+    """
+    return tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("title", title),
+        tag("style", Html(style)),
+    )
+
+
 def document(
     title: str, subtitle: Content, sections: Mapping[str, Html], footer: str, *, words: Words = SECTIONS
 ) -> str:
@@ -107,17 +126,9 @@ def document(
         words: Of each section: its link, its title, how to read it.
     """
     links = tag("nav", (tag("a", words[name][0], href=f"#{name}") for name in sections))
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        # nothing is fetched and nothing runs, whatever a name in the data may hold
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("title", title),
-        tag("style", Html(STYLE)),
-    )  # fmt: skip
+    # nothing is fetched and nothing runs, whatever a name in the data may hold
+    top = head(title, style=STYLE, policy=_POLICY)
     header = tag("header", tag("h1", title), tag("p", subtitle), links)
     main = tag("main", sections.values())
     body = tag("body", header, main, tag("footer", footer))
-    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+    return "<!doctype html>\n" + tag("html", top, body, lang="en") + "\n"

@@ -16,7 +16,7 @@ from typing import Any
 from wildray.report.audit.look import LOOK
 from wildray.report.audit.record import Record
 from wildray.report.audit.script import SCRIPT
-from wildray.report.page import Html, tag
+from wildray.report.page import Html, head, tag
 from wildray.verdicts import FORMAT, VERSION, WORDS
 
 KEYS = {"same": ("S", "1"), "different": ("D", "2"), "not_an_animal": ("N", "3"), "unsure": ("U", "4")}
@@ -59,15 +59,7 @@ def sheet_page(record: Record, items: Sequence[dict[str, Any]]) -> str:
     }
     script_hash = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("title", f"Same animal? wildray audit {record.sheet}"),
-        tag("style", Html(LOOK)),
-    )
+    top = head(f"Same animal? wildray audit {record.sheet}", style=LOOK, policy=policy)
     footer = f"Sheet {record.sheet} of the pairs {record.pairs}. Nothing leaves this file but what you save."
     # "<" is all that could end a script element; JSON may spell it otherwise
     data = tag("script", Html(json.dumps(content).replace("<", "\\u003c")), type="application/json", id="sheet")
@@ -75,7 +67,7 @@ def sheet_page(record: Record, items: Sequence[dict[str, Any]]) -> str:
     main = tag("main", noscript, _start(len(items)), _judging(len(items)), _end())
     other = tag("button", "Another reviewer", type="button", id="other", hidden="")
     body = tag("body", main, tag("footer", tag("p", footer), other), data, tag("script", Html(SCRIPT)))
-    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+    return "<!doctype html>\n" + tag("html", top, body, lang="en") + "\n"
 
 
 def _start(num_pairs: int) -> Html:
