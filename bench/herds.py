@@ -45,8 +45,6 @@ from wildray.store import Store
 
 Int64 = npt.NDArray[np.int64]
 
-SLACK = 0.001
-"""Settings this close to the purest are as good."""
 LIMITS = (0.44, 0.48, 0.52, 0.56, 0.6)
 """Changes of colour in company that the front is made of."""
 GRID = {
@@ -155,7 +153,7 @@ def _followed(herd: Herd, rules: Rules, *, most_in_company: float = COMPANY_CHAN
 
 
 def _left_out(herds: Herds, every: int) -> Iterator[list[str]]:
-    """For each herd the settings with the most pairs among those that are nearly the purest on the two others."""
+    """For each herd the settings that are purest on the two others, of equal ones those with the most pairs."""
     points = [dict(zip(GRID, values, strict=True)) for values in itertools.product(*GRID.values())]
     found = {
         (name, number): by_gap([_followed(herd, Rules(**point)) for herd in herds[name, every]])
@@ -172,8 +170,7 @@ def _left_out(herds: Herds, every: int) -> Iterator[list[str]]:
     for name in HERDS:
         others = [other for other in HERDS if other != name]
         purest = {n: min(worst(other, n) for other in others) for n in range(len(points))}
-        pure = [n for n in purest if purest[n] >= max(purest.values()) - SLACK]
-        best = max(pure, key=lambda n: sum(product(other, n) for other in others))
+        best = max(purest, key=lambda n: (purest[n], sum(product(other, n) for other in others)))
         settings = ", ".join(f"{key} {value:g}" for key, value in points[best].items())
         yield [name, f"1 of {every}", settings, *(cell(found[name, best][gap]) for gap in GAPS)]
 
@@ -223,7 +220,7 @@ def main() -> None:
         herds = load_all(tracks, Path(name), draws=options.draws)
         results = measure(herds)
         left_out = [row for every in (1, 3) for row in _left_out(herds, every)]
-        text = page(results, front=front(herds), left_out=left_out, slack=SLACK, draws=options.draws)
+        text = page(results, front=front(herds), left_out=left_out, draws=options.draws)
     print(text)
     if options.out is not None:
         options.out.write_text(text)

@@ -46,16 +46,13 @@ def chart(results: Results) -> Chart:
     return drawn_chart("herds", (9.0, 5.0), draw)
 
 
-def page(
-    results: Results, *, front: Mapping[float, Mapping[str, ByGap]], left_out: Rows, slack: float, draws: int
-) -> str:
+def page(results: Results, *, front: Mapping[float, Mapping[str, ByGap]], left_out: Rows, draws: int) -> str:
     """The results as Markdown.
 
     Args:
         results: Of every linker.
         front: By limit of the change of colour in company, by herd, with every third frame detected.
         left_out: Rows of the settings that were chosen without the herd they are reported on.
-        slack: How near to the purest those had to be.
         draws: Draws of the detections.
     """
     gaps = [f"{gap} frames" for gap in GAPS]
@@ -92,9 +89,9 @@ def page(
                 ],
             ),
             "",
-            "Settings of `chained` chosen on the two other herds and reported on the third: among those whose worst "
-            f"cell there is within {slack:g} of the purest settings' the ones with the most pairs. The limits of "
-            "colour in the code were found on all three, and are not chosen here.",
+            "Settings of `chained` chosen on the two other herds and reported on the third: those whose worst cell there "
+            "is purest, of equal ones those with the most pairs. The limits of colour in the code were found on all "
+            "three, and are not chosen here.",
             "",
             table(["herd", "frames", "settings", *gaps], left_out),
             "",

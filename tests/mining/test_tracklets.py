@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wildray.mining import tracklets
 from wildray.mining.boxes import iou_matrix
 from wildray.mining.following import (
     COLOUR_UNIT,
@@ -25,7 +24,7 @@ from wildray.mining.following import (
     followed,
 )
 from wildray.mining.linkers import seen_twice
-from wildray.mining.tracklets import chained, components, settled, weakest
+from wildray.mining.tracklets import chained, settled, weakest
 
 RULES = Rules(min_iou=0.2, min_margin=0.07, look_weight=1.0, max_missed=4)
 
@@ -162,42 +161,6 @@ def test_a_box_around_two_animals_continues_neither() -> None:
     frames[6:] = [[(-40, -10, 60, 50)]] * 6
     chain = chained(sightings(frames), RULES).chain
     assert (len(set(chain[:6])), len(set(chain[6:])), len(set(chain))) == (1, 1, 2)
-
-
-def either_way(boxes: Sightings) -> dict[tuple[int, int], list[float]]:
-    """Links of both directions of time with their margins."""
-    found: dict[tuple[int, int], list[float]] = {}
-    last = len(boxes.frame) - 1
-    for row, (before, lead) in enumerate(zip(*followed(boxes, RULES), strict=True)):
-        if before >= 0:
-            found.setdefault((int(before), row), []).append(float(lead))
-    for row, (before, lead) in enumerate(zip(*followed(boxes.reversed(), RULES), strict=True)):
-        if before >= 0:
-            found.setdefault((last - row, last - int(before)), []).append(float(lead))
-    return found
-
-
-def test_a_link_that_one_direction_saw_clearly_stands_unless_the_other_gainsays_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(tracklets, "CLEAR_LEAD", 0.2)  # more of them
-    one_way = refused = 0
-    for seed in range(8):
-        boxes = sightings(crowd(np.random.default_rng(seed), 60, 6)[0])
-        links = either_way(boxes)
-        kept = []
-        for (a, b), leads in links.items():
-            others = [link for link in links if link != (a, b) and (link[0] == a or link[1] == b)]
-            if len(leads) == 2 or (not others and leads[0] >= tracklets.CLEAR_LEAD):
-                kept.append((a, b))
-                one_way += len(leads) == 1
-            else:
-                refused += 1
-        expected = components(*np.array(kept).T, len(boxes.frame))
-        chain = chained(boxes, RULES).chain
-        assert [(chain == c).tolist() for c in chain] == [(expected == c).tolist() for c in expected]
-    assert one_way
-    assert refused
 
 
 def test_colour_tells_which_of_two_goes_on() -> None:

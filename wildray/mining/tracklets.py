@@ -6,11 +6,11 @@ company, mostly different animals; two boxes of neighbouring frames hardly ever 
 of near links: a box is predicted by constant velocity (an alpha-beta filter), compared by overlap and colour, and
 linked where track and box choose each other with a margin over every rival. A track that cannot choose ends.
 
-Tracks are followed once forwards and once backwards in time. What both agree on is kept, and what one saw clearly and
-the other does not gainsay: an animal that steps before another deceives one direction, seldom both. What is left is cut
-where the colour changes for good (``settled``). All runs are followed at once, frame by frame: a loop over sequences
-takes minutes where this takes seconds. Optimal assignment instead of mutual choice gives the same links, once those
-with a near rival are refused.
+Tracks are followed once forwards and once backwards in time, and what both agree on is kept: an animal that steps
+before another deceives one direction, seldom both. (Links that one direction saw clearly and the other did not gainsay
+bring two pairs in a hundred more, and swaps with them.) What is left is cut where the colour changes for good
+(``settled``). All runs are followed at once, frame by frame: a loop over sequences takes minutes where this takes
+seconds. Optimal assignment instead of mutual choice gives the same links, once those with a near rival are refused.
 """
 
 from __future__ import annotations
@@ -27,9 +27,6 @@ from wildray.mining.linkers import Bool, Int64
 SOON_STEP_S, FAR_STEP_S = 0.08, 0.25
 """Times between frames. Closer than the first, less proof by colour is asked for in company; from the second on, one
 box of a link in company is enough to doubt it. Measured with 25, 8 and 2 frames a second."""
-CLEAR_LEAD = 0.5
-"""Margin from which on a link of one direction stands where the other has none; from 0.4 on down the pigeons' purity
-falls."""
 ALONE_CHANGE, SOON_CHANGE, COMPANY_CHANGE = 0.9, 0.8, 0.52
 """Most that the colour may change between boxes that are surely one animal: alone, in company in frames close together,
 and in company otherwise. A lone animal turns; where others overlap it a change as large is mostly a swap."""
@@ -53,9 +50,6 @@ class Chains:
 def chained(boxes: Sightings, rules: Rules) -> Chains:
     """Link what following forwards and following backwards in time agree on.
 
-    A link of one direction alone stands where its margin is ``CLEAR_LEAD`` and neither direction links one of its
-    boxes to another one.
-
     Args:
         boxes: The boxes; of an animal that is boxed twice in a frame one box alone, or each is the other's rival.
         rules: When a box continues a track.
@@ -63,23 +57,13 @@ def chained(boxes: Sightings, rules: Rules) -> Chains:
     before, margin = followed(boxes, rules)
     after, margin_after = followed(boxes.reversed(), rules)
     num = len(before)
-    after, margin_after = np.where(after[::-1] >= 0, num - 1 - after[::-1], -1), margin_after[::-1]
-    rows, earlier = np.flatnonzero(before >= 0), np.flatnonzero(after >= 0)
-    # every link of either direction, the second direction's as box and box before it too
-    second = np.concatenate([rows, after[earlier]])
-    first = np.concatenate([before[rows], earlier])
-    lead = np.concatenate([margin[rows], margin_after[earlier]])
-    agreed = (before[second] == first) & (after[first] == second)
-    gainsaid = np.zeros(len(first), dtype=bool)
-    for box, links in ((first, second), (second, first)):
-        most, least = np.full(num, -1), np.full(num, num)
-        np.maximum.at(most, box, links)
-        np.minimum.at(least, box, links)
-        gainsaid |= most[box] != least[box]
-    kept = agreed | (~gainsaid & (lead >= CLEAR_LEAD))
+    after = np.where(after[::-1] >= 0, num - 1 - after[::-1], -1)  # box that follows, by box
+    margin_after = margin_after[::-1]
+    rows = np.flatnonzero(before >= 0)
+    rows = rows[after[before[rows]] == rows]
     of_link = np.full(num, np.inf, dtype=np.float32)
-    np.minimum.at(of_link, second[kept], lead[kept])
-    return Chains(components(first[kept], second[kept], num), of_link)
+    of_link[rows] = np.minimum(margin[rows], margin_after[before[rows]])
+    return Chains(components(before[rows], rows, num), of_link)
 
 
 def settled(boxes: Sightings, chain: Int64, company: Bool, *, most_in_company: float = COMPANY_CHANGE) -> Int64:
