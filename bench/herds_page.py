@@ -89,9 +89,9 @@ def page(results: Results, *, front: Mapping[float, Mapping[str, ByGap]], left_o
                 ],
             ),
             "",
-            "Settings of `chained` chosen on the two other herds and reported on the third: those whose worst cell there "
-            "is purest, of equal ones those with the most pairs. The limits of colour in the code were found on all "
-            "three, and are not chosen here.",
+            "Settings of `chained` chosen on the two other herds and reported on the third: those whose worst cell "
+            "there is purest, of equal ones those with the most pairs. The limits of colour in the code were found on "
+            "all three, and are not chosen here.",
             "",
             table(["herd", "frames", "settings", *gaps], left_out),
             "",

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import DETECTIONS, HOSTILE, LABELLED, write_detections, write_evaluation, write_pairs, write_run
+from report_rows import DETECTIONS, HOSTILE, LABELLED, write_detections, write_evaluation, write_pairs, write_run
 
 from wildray.config import Config
 from wildray.errors import ConfigError, StoreError
